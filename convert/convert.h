@@ -1,0 +1,45 @@
+/* convert.h - foreign model in, model.bin out. */
+#ifndef TLR_CONVERT_CONVERT_H
+#define TLR_CONVERT_CONVERT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "convert/source.h"
+
+struct tlr_convert_options {
+    int type; /* enum tlr_type for all matrices; -1: keep what carries over
+                 without loss, q8 otherwise */
+    int (*progress)(void *ctx, uint64_t done_bytes, uint64_t total_bytes,
+                    const char *tensor); /* may be NULL; non-zero cancels */
+    void *progress_ctx;
+};
+
+/* What happened, for the report. */
+struct tlr_convert_report {
+    uint32_t n_tensors, n_exact, n_rounded;
+    uint32_t n_by_type[TLR_N_TYPES];
+    uint32_t n_fallback; /* matrices whose width does not divide into tiles:
+                            kept as bf16 */
+    uint64_t out_bytes;
+    double max_rel_rms; /* worst tensor: rms(error) / rms(weights) */
+    char worst[64];
+};
+
+/* Converts an open source into out_path (temp + fsync + rename). */
+int tlr_convert(struct tlr_source *src, const char *out_path,
+                const struct tlr_convert_options *options,
+                struct tlr_convert_report *report, struct tlr_err *err);
+/* The same into a descriptor (tlr bench --random). */
+int tlr_convert_fd(struct tlr_source *src, int fd, const char *label,
+                   const struct tlr_convert_options *options,
+                   struct tlr_convert_report *report, struct tlr_err *err);
+
+/* Re-reads both and compares every element: exact tensors to the bit, rounded
+ * ones within half a step of their block. */
+int tlr_convert_verify(struct tlr_source *src, const char *model_path,
+                       const struct tlr_convert_options *options,
+                       struct tlr_err *err);
+
+#endif

@@ -1,0 +1,157 @@
+/* tlr.h - libtlr, the whole public interface of the engine.
+ *
+ * Two opaque handles.  A *model* is an open model file: read-only, shareable by
+ * any number of threads.  A *session* is one mutable timeline of tokens over a
+ * model: its KV cache, its threads, its scratch; one thread uses it at a time,
+ * and two sessions run in two threads.  No globals, no output, no exit.
+ *
+ *     tlr_model_open -> tlr_session_new -> tlr_prefill(prompt)
+ *       -> loop { pick an id from tlr_logits -> tlr_decode(id) }
+ *
+ * The engine knows nothing of routers and networks, but has the verbs they
+ * need: the hidden state before the LM head is paid for, rewind, branches that
+ * are tried side by side, snapshots.
+ */
+#ifndef TLR_ENGINE_TLR_H
+#define TLR_ENGINE_TLR_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "engine/chat.h"
+#include "engine/generation.h"
+#include "engine/tokenizer.h"
+#include "kernels/cpu.h"
+#include "weights/model_file.h"
+
+struct tlr_model;
+struct tlr_session;
+
+/* ---- model ---- */
+
+int tlr_model_open(struct tlr_model **out, const char *path,
+                   struct tlr_err *err);
+/* From an already open file (tlr bench --random); takes it over, also on
+ * failure. */
+int tlr_model_from_file(struct tlr_model **out, struct tlr_file *file,
+                        struct tlr_err *err);
+void tlr_model_close(struct tlr_model *m); /* NULL is allowed */
+
+const struct tlr_config *tlr_model_config(const struct tlr_model *m);
+const struct tlr_file *tlr_model_file(const struct tlr_model *m);
+/* NULL when the file has none (a random model). */
+const struct tlr_tokenizer *tlr_model_tokenizer(const struct tlr_model *m);
+const struct tlr_chat *tlr_model_chat(const struct tlr_model *m);
+const struct tlr_generation *tlr_model_generation(const struct tlr_model *m);
+/* Ids that exist: rows of the embedding table that the tokenizer can name; all
+ * rows without a tokenizer.  Logits beyond it are padding. */
+uint32_t tlr_model_n_ids(const struct tlr_model *m);
+/* Bytes of weights that one decoded token reads (head included, embedding row
+ * not). */
+uint64_t tlr_model_bytes_per_token(const struct tlr_model *m);
+
+/* ---- session ---- */
+
+enum tlr_kv_type { TLR_KV_AUTO = 0, TLR_KV_F32 = 1, TLR_KV_F16 = 2 };
+
+struct tlr_session_options {
+    uint32_t n_ctx;       /* positions; 0: min(model's max_ctx, 4096) */
+    int n_threads;        /* 0: tlr_default_threads() */
+    int cpu_level;        /* enum tlr_cpu_level; -1: best of the machine */
+    enum tlr_kv_type kv;  /* AUTO: f32 for an f32 model, else f16 */
+    uint32_t n_batch;     /* tokens of one prefill chunk; 0: 256 */
+    uint32_t n_branches;  /* most candidate branches, 0..8; 0: no branches */
+    uint32_t branch_tok;  /* most tokens of one branch; 0: 32 */
+};
+
+/* What a session needs, before any of it is allocated. */
+struct tlr_memory {
+    uint64_t weights_bytes, kv_bytes, scratch_bytes, total_bytes;
+};
+int tlr_session_estimate(const struct tlr_model *m,
+                         const struct tlr_session_options *options,
+                         struct tlr_memory *out, struct tlr_err *err);
+
+/* options NULL: all defaults.  n_ctx above the model's max_ctx is TLR_ELIMIT.
+ * The model must outlive the session. */
+int tlr_session_new(struct tlr_session **out, const struct tlr_model *m,
+                    const struct tlr_session_options *options,
+                    struct tlr_err *err);
+void tlr_session_free(struct tlr_session *s); /* NULL is allowed */
+
+/* What was chosen: n_ctx, threads, level, kv with the defaults filled in. */
+const struct tlr_session_options *
+tlr_session_options_used(const struct tlr_session *s);
+
+/* Which results a step must make; the hidden state is always there. */
+enum tlr_step_flags {
+    TLR_STEP_LOGITS = 1 << 0,     /* run the LM head for the last token */
+    TLR_STEP_ALL_LOGITS = 1 << 1  /* prefill: for every token, through the
+                                     callback of tlr_prefill_each */
+};
+
+/* Appends n ids to the timeline.  Afterwards tlr_hidden (and tlr_logits, if
+ * asked for) are those of the last one.  More than n_ctx positions: TLR_ELIMIT
+ * and nothing appended; an id out of range: TLR_EUSAGE.  Chunks of n_batch; the
+ * results depend on no thread count. */
+int tlr_prefill(struct tlr_session *s, const int32_t *ids, size_t n,
+                unsigned flags, struct tlr_err *err);
+
+/* The same, calling each(ctx, index, hidden [dim], logits [n_vocab]) for every
+ * token in order: perplexity, labels.  A non-zero return stops
+ * (TLR_ECANCELLED) with the timeline as long as before. */
+typedef int (*tlr_each_fn)(void *ctx, size_t index, const float *hidden,
+                           const float *logits);
+int tlr_prefill_each(struct tlr_session *s, const int32_t *ids, size_t n,
+                     tlr_each_fn each, void *ctx, struct tlr_err *err);
+
+/* Appends one id; the fast path.  Allocates nothing. */
+int tlr_decode(struct tlr_session *s, int32_t id, unsigned flags,
+               struct tlr_err *err);
+
+/* Runs the LM head on the hidden state of the last step, for callers that
+ * skipped it and changed their mind. */
+int tlr_run_head(struct tlr_session *s, struct tlr_err *err);
+
+/* f32 [dim]: final-norm output of the last token, the LM head's input. */
+const float *tlr_hidden(const struct tlr_session *s);
+/* f32 [n_vocab] of the last token; NULL when the last step skipped the head. */
+const float *tlr_logits(const struct tlr_session *s);
+
+uint32_t tlr_pos(const struct tlr_session *s);          /* tokens so far */
+const int32_t *tlr_ids_of(const struct tlr_session *s); /* [tlr_pos] */
+
+/* Forgets the tokens from position pos on (pos <= tlr_pos); hidden and logits
+ * are gone until the next step.  Decoding the same ids again gives the same
+ * bits. */
+int tlr_rewind(struct tlr_session *s, uint32_t pos, struct tlr_err *err);
+
+/* ---- branches: several continuations of the same prefix, side by side ----
+ * A branch is a private suffix on the timeline.  Each tlr_branch_decode adds
+ * one token to each of branches 0..n-1 in one pass over the weights; a branch's
+ * results are the same bits as if it had been decoded alone. */
+
+int tlr_branch_decode(struct tlr_session *s, const int32_t *ids, int n,
+                      unsigned flags, struct tlr_err *err);
+const float *tlr_branch_hidden(const struct tlr_session *s, int branch);
+const float *tlr_branch_logits(const struct tlr_session *s, int branch);
+uint32_t tlr_branch_len(const struct tlr_session *s); /* tokens of each one */
+/* Appends the first n_tok tokens of a branch to the timeline and drops all
+ * branches.  If n_tok is the whole branch, its hidden and logits become those
+ * of the session. */
+int tlr_branch_keep(struct tlr_session *s, int branch, uint32_t n_tok,
+                    struct tlr_err *err);
+void tlr_branch_drop(struct tlr_session *s);
+
+/* ---- snapshot: a timeline as bytes (ids and KV), for the same model ---- */
+
+/* Allocated with tlr_calloc; free with tlr_free. */
+int tlr_snapshot_save(const struct tlr_session *s, uint8_t **out,
+                      size_t *out_len, struct tlr_err *err);
+/* Untrusted bytes: another model, KV type, a longer context or a wrong size are
+ * refused and the session stays as it was. */
+int tlr_snapshot_load(struct tlr_session *s, struct tlr_bytes bytes,
+                      struct tlr_err *err);
+
+#endif

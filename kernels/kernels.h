@@ -1,0 +1,101 @@
+/* kernels.h - the table of micro-kernels: one slot per operation.
+ *
+ * Pure functions on arrays: no memory, no threads, no I/O, and they cannot
+ * fail; what a slot asks of its arguments is asserted in ref/ and guaranteed by
+ * engine/.  Which variants exist stands in kernel_list.inc and nowhere else.
+ *
+ * For every slot: a result for one row (one head, one vector) is the same bits
+ * whatever the number of rows, vectors or threads in the call; between variants
+ * it differs by rounding only, within the bound that kernel_list.inc's test
+ * derives.  Arrays need no alignment unless said otherwise; inputs may end at
+ * an unreadable page; outputs must not overlap inputs unless said otherwise.
+ */
+#ifndef TLR_KERNELS_KERNELS_H
+#define TLR_KERNELS_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/cpu.h"
+#include "kernels/quant.h"
+
+/* Up to this many vectors go through one matrix in one decode step. */
+enum { TLR_MAX_BRANCHES = 8 };
+
+/* y[b*y_stride + r] = sum over c of W[r,c] * x[b*x_stride + c]
+ * W [n_rows, n_cols] in the layout of quant.h, starting at a row that is a
+ * multiple of 16 for the tiled types; x f32 [n_x, n_cols]; y f32 [n_x, n_rows];
+ * 1 <= n_x <= TLR_MAX_BRANCHES.  Padding rows are not written. */
+typedef void tlr_matvec_fn(float *y, size_t y_stride, const void *w,
+                           const float *x, size_t x_stride, int n_x, int n_rows,
+                           int n_cols);
+
+/* Rows [0, n_rows) of W to f32 row-major [n_rows, n_cols], exactly the values
+ * of tlr_row_decode. */
+typedef void tlr_dequant_fn(float *dst, const void *w, int n_rows, int n_cols);
+
+/* y[i] = x[i] / sqrt(mean(x^2) + eps) * weight[i], i < n; y may be x.
+ * Zhang & Sennrich 2019 (arXiv 1910.07467), eq. 4. */
+typedef void tlr_rmsnorm_fn(float *y, const float *x, const float *weight,
+                            int n, float eps);
+
+/* Rotary embedding in place, halves convention (GPT-NeoX, Hugging Face): for
+ * each head h and i < head_dim/2, with a = x[h][i], b = x[h][i + head_dim/2]:
+ * x[h][i] = a*cos[i] - b*sin[i],  x[h][i + head_dim/2] = b*cos[i] + a*sin[i].
+ * x f32 [n_heads, head_dim]; cos, sin f32 [head_dim/2] of the position.
+ * Su et al. 2021 (arXiv 2104.09864), eq. 34. */
+typedef void tlr_rope_fn(float *x, const float *cos, const float *sin,
+                         int n_heads, int head_dim);
+
+/* y[i] = gate[i] / (1 + exp(-gate[i])) * up[i], i < n; y may be gate or up.
+ * Shazeer 2020 (arXiv 2002.05202), eq. 6 with SiLU. */
+typedef void tlr_swiglu_fn(float *y, const float *gate, const float *up, int n);
+
+/* y[i] += x[i], i < n. */
+typedef void tlr_add_fn(float *y, const float *x, int n);
+
+/* IEEE binary16 <-> binary32, round to nearest even. */
+typedef void tlr_to_f16_fn(uint16_t *dst, const float *src, int n);
+typedef void tlr_from_f16_fn(float *dst, const uint16_t *src, int n);
+
+/* A stretch of the KV cache of one KV head: key of position p at
+ * k + p * stride elements, value likewise, head_dim elements each. */
+struct tlr_kv_span {
+    const void *k;
+    const void *v;
+    size_t stride; /* elements between positions */
+    int n_pos;
+};
+
+/* out = softmax(scale * q . K) V over the positions of all spans in order.
+ * q, out f32 [head_dim]; scores f32 [sum of n_pos], scratch, overwritten.
+ * head_dim is a multiple of 8 and at most 512; at least one position.
+ * The spans' element type is in the slot's name. */
+typedef void tlr_attend_fn(float *out, const float *q,
+                           const struct tlr_kv_span *spans, int n_spans,
+                           int head_dim, float scale, float *scores);
+
+struct tlr_kernels {
+    enum tlr_cpu_level level;
+    tlr_matvec_fn *matvec[TLR_N_TYPES];
+    tlr_dequant_fn *dequant[TLR_N_TYPES]; /* [TLR_F32] copies */
+    tlr_rmsnorm_fn *rmsnorm;
+    tlr_rope_fn *rope;
+    tlr_swiglu_fn *swiglu;
+    tlr_add_fn *add;
+    tlr_to_f16_fn *to_f16;
+    tlr_from_f16_fn *from_f16;
+    tlr_attend_fn *attend_f32;
+    tlr_attend_fn *attend_f16;
+};
+
+/* Fills the table for a level: ref first, then each level up to it overwrites
+ * what it has.  The level must not exceed tlr_cpu_detect(). */
+void tlr_kernels_init(struct tlr_kernels *k, enum tlr_cpu_level level);
+
+/* Name of the variant that fills a slot at a level ("avx2"), for `tlr bench
+ * --kernels --list` and --stats; slot names are those of kernel_list.inc.
+ * NULL for an unknown slot. */
+const char *tlr_kernels_variant(const char *slot, enum tlr_cpu_level level);
+
+#endif

@@ -1,0 +1,107 @@
+/* support.c - skips, seed, temporary folder, assets, random inputs. */
+#include <ftw.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/hash.h"
+#include "tests/support/support_internal.h"
+#include "tests/support/tlr_check.h"
+
+static int *skips; /* shared with forked tests */
+static char tmpdir[512];
+
+void tlr_support_begin(void)
+{
+    skips = mmap(NULL, sizeof *skips, PROT_READ | PROT_WRITE,
+                 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (skips == MAP_FAILED) {
+        perror("mmap");
+        exit(1);
+    }
+    const char *base = getenv("TMPDIR");
+    snprintf(tmpdir, sizeof tmpdir, "%s/tlr-test-XXXXXX",
+             base && *base ? base : "/tmp");
+    if (!mkdtemp(tmpdir)) {
+        perror(tmpdir);
+        exit(1);
+    }
+    setvbuf(stdout, NULL, _IOLBF, 0);
+}
+
+static int remove_one(const char *path, const struct stat *st, int type,
+                      struct FTW *ftw)
+{
+    (void)st, (void)type, (void)ftw;
+    return remove(path);
+}
+
+int tlr_support_end(void)
+{
+    nftw(tmpdir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    return *skips;
+}
+
+void tlr_test_skip(const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    printf("SKIP ");
+    vprintf(fmt, args);
+    printf("\n");
+    va_end(args);
+    __atomic_add_fetch(skips, 1, __ATOMIC_RELAXED);
+}
+
+uint64_t tlr_test_seed(void)
+{
+    const char *text = getenv("TLR_SEED");
+    return text ? strtoull(text, NULL, 0) : 20250407;
+}
+
+const char *tlr_test_tmpdir(void)
+{
+    return tmpdir;
+}
+
+/* The first of the folders that has the file. */
+static const char *find_in(const char *const *dirs, const char *name)
+{
+    static char path[512];
+    for (; *dirs; dirs++) {
+        snprintf(path, sizeof path, "%s/%s", *dirs, name);
+        if (access(path, R_OK) == 0) {
+            return path;
+        }
+    }
+    return NULL;
+}
+
+const char *tlr_test_shared(const char *name)
+{
+    const char *dirs[] = {"../shared/data", NULL};
+    return find_in(dirs, name);
+}
+
+const char *tlr_test_model(const char *name)
+{
+    const char *dirs[] = {"models", NULL};
+    return find_in(dirs, name);
+}
+
+uint64_t tlr_rng_u64(struct tlr_rng *r)
+{
+    return tlr_hash_u64(r->seed, r->n++);
+}
+
+float tlr_rng_normal(struct tlr_rng *r)
+{
+    /* Box-Muller on two 24-bit uniforms, the first never zero. */
+    double u = ((double)(tlr_rng_u64(r) >> 40) + 1.0) / 16777217.0;
+    double v = (double)(tlr_rng_u64(r) >> 40) / 16777216.0;
+    return (float)(sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v));
+}

@@ -1,0 +1,46 @@
+/* tlr_check.h - what tlr's tests need beyond the Check framework.
+ *
+ * A suite is a function `Suite *suite_NAME(void)` in tests/ROOM/test_NAME.c and
+ * a line X(NAME) in tests/ROOM/suites.inc.  Asserts are Check's ck_assert_*,
+ * which release builds keep.
+ */
+#ifndef TLR_TESTS_SUPPORT_TLR_CHECK_H
+#define TLR_TESTS_SUPPORT_TLR_CHECK_H
+
+#include <check.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Counts a skip that the summary shows, prints why, and leaves the test.  With
+ * TLR_NO_SKIP=1 (CI) a skip is a failure. */
+#define TLR_SKIP(...)                                                          \
+    do {                                                                       \
+        tlr_test_skip(__VA_ARGS__);                                            \
+        return;                                                                \
+    } while (0)
+void tlr_test_skip(const char *fmt, ...)
+    __attribute__((format(printf, 1, 2)));
+
+/* Seed of this run: TLR_SEED or a fixed one; printed at the start. */
+uint64_t tlr_test_seed(void);
+
+/* A fresh folder under $TMPDIR, removed with all it holds when the process
+ * that ran the tests ends.  The path is valid until then. */
+const char *tlr_test_tmpdir(void);
+
+/* Path of a file in ../shared/data, or NULL when this clone has none: then
+ * TLR_SKIP. */
+const char *tlr_test_shared(const char *name);
+
+/* Path of the real model (models/smollm2-135m-instruct.bin) or its GGUF
+ * (models/smollm2-135m-instruct.gguf), or NULL when not fetched. */
+const char *tlr_test_model(const char *name);
+
+/* xorshift-like generator for inputs. */
+struct tlr_rng {
+    uint64_t seed, n;
+};
+uint64_t tlr_rng_u64(struct tlr_rng *r);
+float tlr_rng_normal(struct tlr_rng *r); /* mean 0, variance 1 */
+
+#endif
