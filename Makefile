@@ -57,6 +57,7 @@ STACK_weights := weights kernels base
 STACK_engine  := engine weights kernels base
 STACK_convert := convert engine weights kernels base
 STACK_cli     := convert engine weights kernels base
+STACK_real    := convert engine weights kernels base
 libs_of        = $(patsubst %,$(BUILD)/lib%.a,$(STACK_$(1)))
 
 # Instruction sets by suffix; only these files may use more than the base ISA.
@@ -105,14 +106,97 @@ check-$(1): $(BUILD)/check_$(1)
 endef
 $(foreach r,$(TEST_ROOMS),$(eval $(call test_rules,$(r))))
 
-check: $(addprefix check-,$(TEST_ROOMS)) ## run the unit tests of every room
+check: $(addprefix check-,$(TEST_ROOMS)) check-replay check-cli ## the tests of every room, with what is installed
 
-clean: ## remove what make built
+test: ## install what is missing, fetch the real model, build and pass every test
+	@sh scripts/install-deps.sh test
+	@sh weights/fetch-model.sh smollm2-135m-instruct.gguf || echo "tests that need the real model are skipped" >&2
+	@$(MAKE) --no-print-directory tlr
+	@if [ -f models/smollm2-135m-instruct.gguf ]; then $(MAKE) --no-print-directory $(MODEL); fi
+	@$(MAKE) --no-print-directory check
+	@echo "all tests passed"
+
+check-cli: tlr
+	sh tests/cli/run.sh
+
+# Every fuzz target also replays its corpus without a fuzzer.
+FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+$(BUILD)/replay_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/tests/fuzz/replay.o $(call libs_of,cli)
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
+check-replay: $(addprefix $(BUILD)/replay_,$(FUZZERS))
+	@for f in $(FUZZERS); do $(BUILD)/replay_$$f tests/fuzz/corpus/$$f || exit 1; done
+	@echo "replay: $(words $(FUZZERS)) passed, 0 failed"
+
+FUZZ_SECONDS ?= 60
+fuzz: ## run every fuzz target for FUZZ_SECONDS (60) under ASan and UBSan; needs clang
+	@$(MAKE) --no-print-directory config=fuzz CC=clang fuzz-run FUZZ_SECONDS=$(FUZZ_SECONDS)
+$(BUILD)/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(call libs_of,cli)
+	$(Q)$(CC) -pthread -fsanitize=fuzzer,address,undefined $(LDFLAGS) -o $@ $^ $(LIBS)
+fuzz-run: $(addprefix $(BUILD)/fuzz_,$(FUZZERS))
+	@for f in $(FUZZERS); do \
+	    mkdir -p $(BUILD)/corpus/$$f $(BUILD)/findings; \
+	    echo "== fuzz_$$f: $(FUZZ_SECONDS) s"; \
+	    $(BUILD)/fuzz_$$f -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
+	        -artifact_prefix=$(BUILD)/findings/$$f- $(BUILD)/corpus/$$f tests/fuzz/corpus/$$f \
+	        >$(BUILD)/fuzz_$$f.log 2>&1 || { tail -n 40 $(BUILD)/fuzz_$$f.log; exit 1; }; \
+	    grep -E 'number_of_executed_units|new_units_added' $(BUILD)/fuzz_$$f.log; \
+	done
+	@echo "fuzz: $(words $(FUZZERS)) passed, 0 failed"
+
+lint: ## the house rules that a script can check
+	@sh scripts/lint.sh
+
+# ---- the demo --------------------------------------------------------------
+MODEL := models/smollm2-135m-instruct.bin
+DEMO_PROMPT := What is the capital of France, and what is it known for?
+
+demo: ## install what is missing, build, fetch and convert the model, stream an answer
+	@sh scripts/install-deps.sh run
+	@sh weights/fetch-model.sh smollm2-135m-instruct.gguf
+	@$(MAKE) --no-print-directory tlr
+	@$(MAKE) --no-print-directory $(MODEL)
+	./tlr run $(MODEL) "$(DEMO_PROMPT)" --stats
+
+# Not remade when the converter changes: a model file stays valid, and the format
+# version says when it does not.
+$(MODEL): models/smollm2-135m-instruct.gguf | tlr
+	./tlr convert $< -o $@
+models/smollm2-135m-instruct.gguf:
+	@sh weights/fetch-model.sh smollm2-135m-instruct.gguf
+
+# ---- installing ------------------------------------------------------------
+prefix  ?= /usr/local
+DESTDIR ?=
+BIN      = $(DESTDIR)$(prefix)/bin
+MAN      = $(DESTDIR)$(prefix)/share/man/man1
+LIB      = $(DESTDIR)$(prefix)/lib
+INC      = $(DESTDIR)$(prefix)/include/tlr
+PUBLIC_HEADERS := engine/tlr.h engine/chat.h engine/generation.h engine/sampler.h engine/tokenizer.h \
+    engine/vocab.h weights/model_file.h kernels/cpu.h kernels/quant.h base/err.h base/span.h
+
+install: all ## install tlr, libtlr.a, headers, man page, completions (DESTDIR, prefix)
+	install -d $(BIN) $(MAN) $(LIB) $(DESTDIR)$(prefix)/share/bash-completion/completions \
+	    $(DESTDIR)$(prefix)/share/zsh/site-functions $(DESTDIR)$(prefix)/share/fish/vendor_completions.d
+	install -m 755 tlr $(BIN)/tlr
+	install -m 644 libtlr.a $(LIB)/libtlr.a
+	for h in $(PUBLIC_HEADERS); do install -d $(INC)/$$(dirname $$h) && install -m 644 $$h $(INC)/$$h || exit 1; done
+	./tlr --man >$(MAN)/tlr.1
+	./tlr --completion bash >$(DESTDIR)$(prefix)/share/bash-completion/completions/tlr
+	./tlr --completion zsh >$(DESTDIR)$(prefix)/share/zsh/site-functions/_tlr
+	./tlr --completion fish >$(DESTDIR)$(prefix)/share/fish/vendor_completions.d/tlr.fish
+
+uninstall: ## remove what install put there
+	rm -rf $(BIN)/tlr $(MAN)/tlr.1 $(LIB)/libtlr.a $(INC) \
+	    $(DESTDIR)$(prefix)/share/bash-completion/completions/tlr \
+	    $(DESTDIR)$(prefix)/share/zsh/site-functions/_tlr \
+	    $(DESTDIR)$(prefix)/share/fish/vendor_completions.d/tlr.fish
+
+clean: ## remove what make built (models stay)
 	$(Q)rm -rf build tlr libtlr.a
 
 help: ## this list
-	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+	@grep -hE '^[a-z][a-z-]*:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 14
 
-.PHONY: all check clean help
+.PHONY: all check check-cli check-replay test fuzz fuzz-run lint demo install uninstall clean help
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -1,0 +1,69 @@
+#!/bin/sh
+# install-deps.sh run|test - installs the missing system packages, only those.
+#
+# Prints the line it runs.  Works as root and through sudo; without apt it says
+# exactly what is needed and fails.
+set -eu
+
+what=${1:-run}
+run_packages="build-essential pkg-config libopenblas-dev libjansson-dev \
+libpcre2-dev libutf8proc-dev zlib1g-dev libssl-dev python3 python3-pip"
+test_packages="check liblzma-dev"
+ci_packages="clang llvm mandoc shellcheck curl"
+
+case $what in
+run) packages=$run_packages ;;
+test) packages="$run_packages $test_packages" ;;
+ci) packages="$run_packages $test_packages $ci_packages" ;;
+*) echo "usage: install-deps.sh run|test|ci" >&2; exit 2 ;;
+esac
+
+# Nothing to install where everything is found, whoever installed it.
+have_all() {
+    command -v cc >/dev/null 2>&1 && command -v make >/dev/null 2>&1 &&
+    command -v pkg-config >/dev/null 2>&1 &&
+    pkg-config --exists openblas jansson libpcre2-8 libutf8proc zlib \
+        libcrypto || return 1
+    [ "$what" = run ] && return 0
+    pkg-config --exists check liblzma || return 1
+    [ "$what" = test ] && return 0
+    command -v clang >/dev/null 2>&1 && command -v mandoc >/dev/null 2>&1 &&
+    command -v shellcheck >/dev/null 2>&1
+}
+have_all && exit 0
+
+if ! command -v apt-get >/dev/null 2>&1; then
+    cat >&2 <<EOF
+install-deps: this system has no apt-get. Needed: a C11 compiler, GNU make,
+pkg-config, python3 with pip, and the development files of OpenBLAS, jansson,
+PCRE2, utf8proc, zlib and OpenSSL's libcrypto; for the tests Check and liblzma.
+With Homebrew: brew install pkg-config openblas jansson pcre2 utf8proc openssl check xz
+EOF
+    exit 1
+fi
+
+missing=
+for p in $packages; do
+    dpkg-query -W -f='${Status}' "$p" 2>/dev/null |
+        grep -q 'install ok installed' || missing="$missing $p"
+done
+[ -z "$missing" ] && exit 0
+
+sudo=
+if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null 2>&1 || {
+        echo "install-deps: as root, run: apt-get install$missing" >&2
+        exit 1
+    }
+    sudo=sudo
+fi
+echo "+ $sudo apt-get install -y --no-install-recommends$missing" >&2
+$sudo apt-get update -qq
+# shellcheck disable=SC2086
+DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq \
+    --no-install-recommends $missing >/dev/null
+have_all || {
+    echo "install-deps: packages are installed, yet pkg-config misses one of" \
+         "openblas jansson libpcre2-8 libutf8proc zlib libcrypto check" >&2
+    exit 1
+}
