@@ -106,7 +106,8 @@ check-$(1): $(BUILD)/check_$(1)
 endef
 $(foreach r,$(TEST_ROOMS),$(eval $(call test_rules,$(r))))
 
-check: $(addprefix check-,$(TEST_ROOMS)) check-replay check-cli ## the tests of every room, with what is installed
+check-rooms: $(addprefix check-,$(TEST_ROOMS))
+check: check-rooms check-replay check-cli ## the tests of every room, with what is installed
 
 test: ## install what is missing, fetch the real model, build and pass every test
 	@sh scripts/install-deps.sh test
@@ -197,6 +198,6 @@ clean: ## remove what make built (models stay)
 help: ## this list
 	@grep -hE '^[a-z][a-z-]*:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 14
 
-.PHONY: all check check-cli check-replay test fuzz fuzz-run lint demo install uninstall clean help
+.PHONY: all check check-rooms check-cli check-replay test fuzz fuzz-run lint demo install uninstall clean help
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
