@@ -1,0 +1,276 @@
+/* quant.c - sizes, scalar encode and decode of every weight type.
+ *
+ * The layouts are drawn in quant.h.  The rounding to q8, q4 and q4m is that of
+ * the reference quantiser of GGML, step by step in binary32: a model converted
+ * here and one converted there hold the same numbers.  (So q is x times 1/d
+ * before d is rounded to f16.)
+ */
+#include "kernels/quant.h"
+
+#include <assert.h>
+#include <float.h>
+#include <math.h>
+#include <stddef.h>
+#include <string.h>
+
+enum {
+    SCALE_BYTES = 2 * TLR_TILE_ROWS, /* d[16], and m[16] in q4m */
+    GROUP_BYTES = 64                 /* 16 rows x 4 bytes */
+};
+
+static const struct {
+    const char *name;
+    unsigned tile_bytes;    /* 0: row-major */
+    unsigned element_bytes; /* row-major only */
+} types[TLR_N_TYPES] = {
+    [TLR_F32] = {"f32", 0, 4},    [TLR_BF16] = {"bf16", 0, 2},
+    [TLR_Q8] = {"q8", 544, 0},    [TLR_Q4] = {"q4", 288, 0},
+    [TLR_Q4M] = {"q4m", 320, 0},
+};
+
+const char *tlr_type_name(unsigned type)
+{
+    return type < TLR_N_TYPES ? types[type].name : NULL;
+}
+
+bool tlr_type_parse(const char *name, enum tlr_type *out)
+{
+    for (int i = 0; i < TLR_N_TYPES; i++) {
+        if (strcmp(name, types[i].name) == 0) {
+            *out = (enum tlr_type)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool tlr_type_is_tiled(enum tlr_type type)
+{
+    return types[type].tile_bytes != 0;
+}
+
+unsigned tlr_tile_bytes(enum tlr_type type)
+{
+    return types[type].tile_bytes;
+}
+
+/* kernels/ stands on nothing, so the overflow checks of base/ are not here. */
+static bool mul(uint64_t a, uint64_t b, uint64_t *out)
+{
+    if (b != 0 && a > UINT64_MAX / b)
+        return false;
+    *out = a * b;
+    return true;
+}
+
+uint64_t tlr_matrix_bytes(unsigned type, uint64_t n_rows, uint64_t n_cols)
+{
+    uint64_t bytes;
+    if (type >= TLR_N_TYPES)
+        return 0;
+    if (types[type].tile_bytes == 0) {
+        bool ok = mul(n_rows, n_cols, &bytes) &&
+                  mul(bytes, types[type].element_bytes, &bytes);
+        return ok ? bytes : 0;
+    }
+    if (n_cols % TLR_TILE_COLS != 0)
+        return 0;
+    uint64_t bands = n_rows / TLR_TILE_ROWS + (n_rows % TLR_TILE_ROWS != 0);
+    bool ok = mul(bands, n_cols / TLR_TILE_COLS, &bytes) &&
+              mul(bytes, types[type].tile_bytes, &bytes);
+    return ok ? bytes : 0;
+}
+
+uint64_t tlr_band_bytes(enum tlr_type type, uint64_t n_cols)
+{
+    if (types[type].tile_bytes == 0)
+        return TLR_TILE_ROWS * n_cols * types[type].element_bytes;
+    return n_cols / TLR_TILE_COLS * types[type].tile_bytes;
+}
+
+/* f16 number `index` of the scales at the head of a tile. */
+static void put_u16(uint8_t *tile, int index, uint16_t v)
+{
+    tile[2 * index] = (uint8_t)v;
+    tile[2 * index + 1] = (uint8_t)(v >> 8);
+}
+
+static float get_f16(const uint8_t *tile, int index)
+{
+    unsigned v = tile[2 * index] | (unsigned)tile[2 * index + 1] << 8;
+    return tlr_f16_to_f32((uint16_t)v);
+}
+
+void tlr_tile_put_q8(void *tile, int lane, uint16_t d, const int8_t q[32])
+{
+    uint8_t *t = tile;
+    put_u16(t, lane, d);
+    for (int c = 0; c < TLR_TILE_COLS; c++)
+        t[SCALE_BYTES + c / 4 * GROUP_BYTES + lane * 4 + c % 4] = (uint8_t)q[c];
+}
+
+static void put_nibbles(uint8_t *groups, int lane, const uint8_t n[32])
+{
+    for (int c = 0; c < TLR_TILE_COLS; c += 8) {
+        uint8_t *bytes = groups + c / 8 * GROUP_BYTES + lane * 4;
+        for (int j = 0; j < 4; j++)
+            bytes[j] = (uint8_t)((n[c + j] & 15) | n[c + j + 4] << 4);
+    }
+}
+
+void tlr_tile_put_q4(void *tile, int lane, uint16_t d, const uint8_t n[32])
+{
+    put_u16(tile, lane, d);
+    put_nibbles((uint8_t *)tile + SCALE_BYTES, lane, n);
+}
+
+void tlr_tile_put_q4m(void *tile, int lane, uint16_t d, uint16_t m,
+                      const uint8_t n[32])
+{
+    put_u16(tile, lane, d);
+    put_u16(tile, TLR_TILE_ROWS + lane, m);
+    put_nibbles((uint8_t *)tile + 2 * SCALE_BYTES, lane, n);
+}
+
+/* 1/d, or 0 where the block is (nearly) flat and 1/d would overflow. */
+static float inverse(float d)
+{
+    return fabsf(d) >= FLT_MIN ? 1.0f / d : 0.0f;
+}
+
+static float clamp(float v, float low, float high)
+{
+    return v < low ? low : v > high ? high : v;
+}
+
+/* The largest finite f16: a scale beyond it saturates the numbers instead of
+ * turning them into infinities. */
+static float clamp_f16(float v)
+{
+    return clamp(v, -65504.0f, 65504.0f);
+}
+
+static void encode_q8(void *tile, int lane, const float *x)
+{
+    float max = 0;
+    for (int c = 0; c < TLR_TILE_COLS; c++)
+        max = fmaxf(max, fabsf(x[c]));
+    float d = clamp_f16(max / 127);
+    float id = inverse(d);
+    int8_t q[TLR_TILE_COLS];
+    for (int c = 0; c < TLR_TILE_COLS; c++)
+        q[c] = (int8_t)roundf(clamp(x[c] * id, -127, 127));
+    tlr_tile_put_q8(tile, lane, tlr_f32_to_f16(d), q);
+}
+
+static void encode_q4(void *tile, int lane, const float *x)
+{
+    float extreme = 0; /* the value of largest magnitude, with its sign */
+    for (int c = 0; c < TLR_TILE_COLS; c++) {
+        if (fabsf(x[c]) > fabsf(extreme))
+            extreme = x[c];
+    }
+    float d = clamp_f16(extreme / -8);
+    float id = inverse(d);
+    uint8_t n[TLR_TILE_COLS];
+    for (int c = 0; c < TLR_TILE_COLS; c++)
+        n[c] = (uint8_t)clamp(x[c] * id + 8.5f, 0, 15);
+    tlr_tile_put_q4(tile, lane, tlr_f32_to_f16(d), n);
+}
+
+static void encode_q4m(void *tile, int lane, const float *x)
+{
+    float min = x[0], max = x[0];
+    for (int c = 1; c < TLR_TILE_COLS; c++) {
+        min = fminf(min, x[c]);
+        max = fmaxf(max, x[c]);
+    }
+    float m = clamp_f16(min);
+    float d = clamp_f16((max - min) / 15);
+    float id = inverse(d);
+    uint8_t n[TLR_TILE_COLS];
+    for (int c = 0; c < TLR_TILE_COLS; c++)
+        n[c] = (uint8_t)clamp((x[c] - m) * id + 0.5f, 0, 15);
+    tlr_tile_put_q4m(tile, lane, tlr_f32_to_f16(d), tlr_f32_to_f16(m), n);
+}
+
+void tlr_band_encode(enum tlr_type type, void *dst, const float *src,
+                     int n_rows, int n_cols)
+{
+    assert(n_rows >= 0 && n_rows <= TLR_TILE_ROWS && n_cols >= 0);
+    size_t n = (size_t)n_rows * (size_t)n_cols;
+    if (type == TLR_F32) {
+        if (n > 0)
+            memcpy(dst, src, n * sizeof *src);
+        return;
+    }
+    if (type == TLR_BF16) {
+        uint16_t *out = dst;
+        for (size_t i = 0; i < n; i++)
+            out[i] = tlr_f32_to_bf16(src[i]);
+        return;
+    }
+    assert(n_cols % TLR_TILE_COLS == 0);
+    memset(dst, 0, tlr_band_bytes(type, (uint64_t)n_cols));
+    for (int row = 0; row < n_rows; row++) {
+        for (int c = 0; c < n_cols; c += TLR_TILE_COLS) {
+            const float *x = src + (size_t)row * (size_t)n_cols + c;
+            uint8_t *tile = (uint8_t *)dst + (size_t)(c / TLR_TILE_COLS) *
+                                                 types[type].tile_bytes;
+            if (type == TLR_Q8)
+                encode_q8(tile, row, x);
+            else if (type == TLR_Q4)
+                encode_q4(tile, row, x);
+            else
+                encode_q4m(tile, row, x);
+        }
+    }
+}
+
+/* 32 values of one lane of a tile; each product is exact in binary32. */
+static void decode_block(enum tlr_type type, float *dst, const uint8_t *tile,
+                         int lane)
+{
+    float d = get_f16(tile, lane);
+    if (type == TLR_Q8) {
+        for (int c = 0; c < TLR_TILE_COLS; c++) {
+            int at = SCALE_BYTES + c / 4 * GROUP_BYTES + lane * 4 + c % 4;
+            dst[c] = d * (float)(int8_t)tile[at];
+        }
+        return;
+    }
+    float m = type == TLR_Q4M ? get_f16(tile, TLR_TILE_ROWS + lane) : 0;
+    const uint8_t *n = tile + (type == TLR_Q4M ? 2 : 1) * SCALE_BYTES;
+    for (int c = 0; c < TLR_TILE_COLS; c++) {
+        unsigned byte = n[c / 8 * GROUP_BYTES + lane * 4 + c % 4];
+        int nibble = (int)(c % 8 < 4 ? byte & 15 : byte >> 4);
+        dst[c] = type == TLR_Q4M ? d * (float)nibble + m
+                                 : d * (float)(nibble - 8);
+    }
+}
+
+void tlr_row_decode(enum tlr_type type, float *dst, const void *w, uint64_t row,
+                    int n_cols)
+{
+    const uint8_t *bytes = w;
+    uint64_t cols = (uint64_t)n_cols;
+    if (type == TLR_F32) {
+        memcpy(dst, bytes + row * cols * 4, (size_t)cols * 4);
+        return;
+    }
+    if (type == TLR_BF16) {
+        for (uint64_t c = 0; c < cols; c++) {
+            uint16_t h;
+            memcpy(&h, bytes + (row * cols + c) * 2, sizeof h);
+            dst[c] = tlr_bf16_to_f32(h);
+        }
+        return;
+    }
+    assert(n_cols % TLR_TILE_COLS == 0);
+    const uint8_t *tile =
+        bytes + row / TLR_TILE_ROWS * tlr_band_bytes(type, cols);
+    for (int c = 0; c < n_cols; c += TLR_TILE_COLS) {
+        decode_block(type, dst + c, tile, (int)(row % TLR_TILE_ROWS));
+        tile += types[type].tile_bytes;
+    }
+}
