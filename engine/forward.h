@@ -1,0 +1,28 @@
+/* forward.h - the decoder stack on a batch of tokens. */
+#ifndef TLR_ENGINE_FORWARD_H
+#define TLR_ENGINE_FORWARD_H
+
+#include "engine/session.h"
+
+/* Rows of one pass: consecutive positions of the timeline, or (branches) the
+ * next token of each branch, all at one position. */
+struct tlr_batch {
+    const int32_t *ids; /* [n] */
+    int n;
+    bool branches;
+};
+
+/* Runs all blocks for the rows behind the session's timeline and leaves the
+ * residual stream in s->w.x; keys and values are stored, s->pos and the branch
+ * length are the caller's to move. */
+void tlr_forward(struct tlr_session *s, const struct tlr_batch *b);
+
+/* hidden f32 [n, dim] = final norm of rows [row, row + n) of s->w.x. */
+void tlr_forward_hidden(struct tlr_session *s, int row, int n, float *hidden);
+
+/* logits f32 [n, n_vocab] = LM head of hidden f32 [n, dim];
+ * n <= TLR_MAX_BRANCHES. */
+void tlr_forward_head(struct tlr_session *s, const float *hidden, int n,
+                      float *logits);
+
+#endif

@@ -1,0 +1,487 @@
+/* session.c - one timeline: its memory, its steps, its limits.
+ *
+ * All memory is one arena whose layout is computed by one function, run once to
+ * count (tlr_session_estimate) and once to place, so the estimate cannot drift
+ * from the truth and a step allocates nothing.  Prefill takes chunks of
+ * n_batch; a chunk of at most TLR_MAX_BRANCHES tokens runs the decode kernels
+ * (same bits as decoding), a longer one SGEMM (equal up to f32 rounding).
+ */
+#include "engine/session.h"
+
+#include <string.h>
+
+#include "base/mem.h"
+#include "engine/attention.h"
+#include "engine/forward.h"
+
+enum {
+    DEFAULT_CTX = 4096,
+    DEFAULT_BATCH = 256,
+    DEFAULT_BRANCH_TOK = 32,
+    MAX_BATCH = 4096,
+    MAX_THREADS = 1024
+};
+
+/* ---- options ---- */
+
+static int limit_error(struct tlr_err *err, const char *what,
+                       unsigned long long max, unsigned long long found)
+{
+    return tlr_err_set(err, TLR_ELIMIT,
+                       "session: %s: expected at most %llu, found %llu; ask for "
+                       "less", what, max, found);
+}
+
+/* Fills in defaults and refuses what cannot be. */
+static int resolve_options(struct tlr_session_options *o,
+                           const struct tlr_model *m, struct tlr_err *err)
+{
+    uint32_t max_ctx = m->config->max_ctx;
+    if (o->n_ctx > max_ctx) {
+        return tlr_err_set(err, TLR_ELIMIT,
+                           "%s: context: expected at most %u positions (what "
+                           "the model was trained for), found %u; ask for a "
+                           "shorter context", tlr_file_label(m->file),
+                           (unsigned)max_ctx, (unsigned)o->n_ctx);
+    }
+    if (o->n_ctx == 0) {
+        o->n_ctx = max_ctx < DEFAULT_CTX ? max_ctx : DEFAULT_CTX;
+    }
+    if (o->n_threads < 0 || o->n_threads > MAX_THREADS) {
+        return tlr_err_set(err, TLR_ELIMIT,
+                           "session: threads: expected 0 (default) to %d, found "
+                           "%d", MAX_THREADS, o->n_threads);
+    }
+    if (o->n_threads == 0) {
+        o->n_threads = tlr_default_threads();
+    }
+    int best = (int)tlr_cpu_detect();
+    if (o->cpu_level < -1 || o->cpu_level > best) {
+        return tlr_err_set(err, TLR_EUNSUPPORTED,
+                           "session: CPU level: expected at most %s, which is "
+                           "what this machine has, found %s",
+                           tlr_cpu_level_name((enum tlr_cpu_level)best),
+                           o->cpu_level > best && o->cpu_level < TLR_N_CPU_LEVELS
+                               ? tlr_cpu_level_name(
+                                     (enum tlr_cpu_level)o->cpu_level)
+                               : "an unknown one");
+    }
+    if (o->cpu_level == -1) {
+        o->cpu_level = best;
+    }
+    if ((unsigned)o->kv > TLR_KV_F16) {
+        return tlr_err_set(err, TLR_EUSAGE,
+                           "session: KV type: expected auto, f32 or f16, found "
+                           "number %u", (unsigned)o->kv);
+    }
+    if (o->kv == TLR_KV_AUTO) {
+        o->kv = m->is_f32 ? TLR_KV_F32 : TLR_KV_F16;
+    }
+    o->n_batch = o->n_batch ? o->n_batch : DEFAULT_BATCH;
+    if (o->n_batch > MAX_BATCH) {
+        return limit_error(err, "prefill chunk", MAX_BATCH, o->n_batch);
+    }
+    o->n_batch = o->n_batch < o->n_ctx ? o->n_batch : o->n_ctx;
+    if (o->n_branches > TLR_MAX_BRANCHES) {
+        return limit_error(err, "branches", TLR_MAX_BRANCHES, o->n_branches);
+    }
+    o->branch_tok = o->branch_tok ? o->branch_tok : DEFAULT_BRANCH_TOK;
+    o->branch_tok = o->branch_tok < o->n_ctx ? o->branch_tok : o->n_ctx;
+    return 0;
+}
+
+/* ---- memory ---- */
+
+/* Hands out aligned pieces of base; with base NULL it only counts. */
+struct carve {
+    uint8_t *base;
+    uint64_t used;
+    bool overflow;
+};
+
+static void *take(struct carve *c, uint64_t n, uint64_t size)
+{
+    uint64_t n_bytes = 0, end = 0;
+    if (!tlr_mul_u64(n, size, &n_bytes) ||
+        !tlr_add_u64(n_bytes, 63, &n_bytes) ||
+        !tlr_add_u64(c->used, n_bytes & ~(uint64_t)63, &end)) {
+        c->overflow = true;
+        return NULL;
+    }
+    uint8_t *p = c->base ? c->base + c->used : NULL;
+    c->used = end;
+    return p;
+}
+
+static float *take_f32(struct carve *c, uint64_t rows, uint64_t cols)
+{
+    return take(c, rows * cols, sizeof(float));
+}
+
+static void place_kv(struct carve *c, struct tlr_session *s)
+{
+    struct tlr_kv *kv = &s->kv;
+    const struct tlr_config *cfg = s->model->config;
+    kv->n_layers = cfg->n_layers;
+    kv->n_kv_heads = cfg->n_kv_heads;
+    kv->head_dim = cfg->head_dim;
+    kv->n_ctx = s->opt.n_ctx;
+    kv->n_branches = s->opt.n_branches;
+    kv->branch_tok = s->opt.branch_tok;
+    kv->elem_bytes = s->opt.kv == TLR_KV_F32 ? 4 : 2;
+    uint64_t timeline = 0, branches = 0;
+    if (!tlr_kv_bytes(kv, &timeline, &branches)) {
+        c->overflow = true;
+        return;
+    }
+    kv->k = take(c, timeline, 1);
+    kv->v = take(c, timeline, 1);
+    kv->branch_k = take(c, branches, 1);
+    kv->branch_v = take(c, branches, 1);
+}
+
+static void place_scratch(struct carve *c, struct tlr_session *s)
+{
+    const struct tlr_config *cfg = s->model->config;
+    const struct tlr_session_options *o = &s->opt;
+    uint64_t rows =
+        o->n_batch < TLR_MAX_BRANCHES ? TLR_MAX_BRANCHES : o->n_batch;
+    uint64_t q_dim = (uint64_t)cfg->n_heads * cfg->head_dim;
+    uint64_t kv_dim = (uint64_t)cfg->n_kv_heads * cfg->head_dim;
+    struct tlr_work *w = &s->w;
+    w->x = take_f32(c, rows, cfg->dim);
+    w->xn = take_f32(c, rows, cfg->dim);
+    w->q = take_f32(c, rows, q_dim);
+    w->k = take_f32(c, rows, kv_dim);
+    w->v = take_f32(c, rows, kv_dim);
+    w->att = take_f32(c, rows, q_dim);
+    w->gate = take_f32(c, rows, cfg->ffn_dim);
+    w->up = take_f32(c, rows, cfg->ffn_dim);
+    w->scores_stride = ((size_t)o->n_ctx + 15) & ~(size_t)15;
+    w->scores = take_f32(c, (uint64_t)o->n_threads, w->scores_stride);
+    size_t panel = tlr_linear_panel_floats(cfg->dim);
+    uint32_t widths[2] = {cfg->ffn_dim, (uint32_t)q_dim};
+    for (int i = 0; i < 2; i++) {
+        size_t p = tlr_linear_panel_floats(widths[i]);
+        panel = p > panel ? p : panel;
+    }
+    s->linear.panel_floats = (panel + 15) & ~(size_t)15;
+    s->linear.panels =
+        take_f32(c, (uint64_t)o->n_threads, s->linear.panel_floats);
+    s->rope_cos = take_f32(c, o->n_ctx, cfg->head_dim / 2);
+    s->rope_sin = take_f32(c, o->n_ctx, cfg->head_dim / 2);
+    s->ids = take(c, o->n_ctx, sizeof *s->ids);
+    s->hidden = take_f32(c, 1, cfg->dim);
+    s->logits = take_f32(c, 1, cfg->n_vocab);
+    s->row_hidden = take_f32(c, TLR_MAX_BRANCHES, cfg->dim);
+    s->row_logits = take_f32(c, TLR_MAX_BRANCHES, cfg->n_vocab);
+    s->branch_ids = take(c, (uint64_t)o->n_branches * o->branch_tok,
+                         sizeof *s->branch_ids);
+}
+
+/* Places everything at base (NULL: counts) and says how much it is. */
+static int place(struct tlr_session *s, uint8_t *base, struct tlr_memory *out,
+                 struct tlr_err *err)
+{
+    struct carve c = {.base = base};
+    place_kv(&c, s);
+    out->kv_bytes = c.used;
+    place_scratch(&c, s);
+    out->scratch_bytes = c.used - out->kv_bytes;
+    out->weights_bytes = tlr_file_bytes(s->model->file);
+    if (c.overflow || c.used > SIZE_MAX ||
+        !tlr_add_u64(c.used, out->weights_bytes, &out->total_bytes)) {
+        return tlr_err_set(err, TLR_ELIMIT,
+                           "session: memory of %u positions does not fit the "
+                           "address space; ask for a shorter context",
+                           (unsigned)s->opt.n_ctx);
+    }
+    return 0;
+}
+
+static void init_options(struct tlr_session *s, const struct tlr_model *m,
+                         const struct tlr_session_options *options)
+{
+    const struct tlr_session_options defaults = {.cpu_level = -1};
+    s->model = m;
+    s->opt = options ? *options : defaults;
+}
+
+int tlr_session_estimate(const struct tlr_model *m,
+                         const struct tlr_session_options *options,
+                         struct tlr_memory *out, struct tlr_err *err)
+{
+    memset(out, 0, sizeof *out);
+    struct tlr_session s = {0};
+    init_options(&s, m, options);
+    int rc = resolve_options(&s.opt, m, err);
+    return rc ? rc : place(&s, NULL, out, err);
+}
+
+static int session_init(struct tlr_session *s, struct tlr_err *err)
+{
+    int rc = resolve_options(&s->opt, s->model, err);
+    struct tlr_memory need;
+    if (!rc) {
+        rc = place(s, NULL, &need, err);
+    }
+    if (rc) {
+        return rc;
+    }
+    uint64_t n_bytes = need.kv_bytes + need.scratch_bytes;
+    s->arena = tlr_alloc_aligned((size_t)n_bytes);
+    if (!s->arena) {
+        return tlr_err_nomem(err, "session", n_bytes);
+    }
+    rc = place(s, s->arena, &need, err);
+    if (!rc) {
+        rc = tlr_pool_new(&s->pool, s->opt.n_threads, err);
+    }
+    if (rc) {
+        return rc;
+    }
+    const struct tlr_config *c = s->model->config;
+    tlr_kernels_init(&s->kernels, (enum tlr_cpu_level)s->opt.cpu_level);
+    s->linear.kernels = &s->kernels;
+    s->linear.pool = s->pool;
+    tlr_linear_setup();
+    tlr_rope_tables(s->rope_cos, s->rope_sin, s->opt.n_ctx, c->head_dim,
+                    c->rope_theta, s->model->rope_factors);
+    return 0;
+}
+
+int tlr_session_new(struct tlr_session **out, const struct tlr_model *m,
+                    const struct tlr_session_options *options,
+                    struct tlr_err *err)
+{
+    *out = NULL;
+    struct tlr_session *s = tlr_calloc(1, sizeof *s);
+    if (!s) {
+        return tlr_err_nomem(err, "session", sizeof *s);
+    }
+    init_options(s, m, options);
+    int rc = session_init(s, err);
+    if (rc) {
+        tlr_session_free(s);
+        return rc;
+    }
+    *out = s;
+    return 0;
+}
+
+void tlr_session_free(struct tlr_session *s)
+{
+    if (!s) {
+        return;
+    }
+    tlr_pool_free(s->pool);
+    tlr_free(s->arena);
+    tlr_free(s);
+}
+
+const struct tlr_session_options *
+tlr_session_options_used(const struct tlr_session *s)
+{
+    return &s->opt;
+}
+
+/* ---- steps ---- */
+
+int tlr_session_check_ids(const struct tlr_session *s, const int32_t *ids,
+                          size_t n, struct tlr_err *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (ids[i] < 0 || (uint32_t)ids[i] >= s->model->n_ids) {
+            return tlr_err_set(err, TLR_EUSAGE,
+                               "%s: token %zu: expected an id from 0 to %u, "
+                               "found %d", tlr_file_label(s->model->file), i,
+                               (unsigned)(s->model->n_ids - 1), (int)ids[i]);
+        }
+    }
+    return 0;
+}
+
+int tlr_session_check_room(const struct tlr_session *s, uint64_t n_more,
+                           struct tlr_err *err)
+{
+    uint64_t left = s->opt.n_ctx - s->pos;
+    if (n_more <= left) {
+        return 0;
+    }
+    return tlr_err_set(err, TLR_ELIMIT,
+                       "context: expected at most %u positions, found %llu (%u "
+                       "in use and %llu more); use a longer context (the model "
+                       "has up to %u) or a shorter text",
+                       (unsigned)s->opt.n_ctx,
+                       (unsigned long long)s->pos + n_more, (unsigned)s->pos,
+                       (unsigned long long)n_more,
+                       (unsigned)s->model->config->max_ctx);
+}
+
+static int check_step(const struct tlr_session *s, const int32_t *ids, size_t n,
+                      unsigned flags, struct tlr_err *err)
+{
+    if (n == 0) {
+        return tlr_err_set(err, TLR_EUSAGE,
+                           "prefill: expected at least one token, found none");
+    }
+    if (flags & ~(unsigned)TLR_STEP_LOGITS) {
+        return tlr_err_set(err, TLR_EUSAGE,
+                           "step flags: expected 0 or TLR_STEP_LOGITS, found "
+                           "%u; logits of every token come from "
+                           "tlr_prefill_each", flags);
+    }
+    int rc = tlr_session_check_room(s, n, err);
+    return rc ? rc : tlr_session_check_ids(s, ids, n, err);
+}
+
+/* Row `row` of the last pass becomes the session's result. */
+static void finish_step(struct tlr_session *s, int row, unsigned flags)
+{
+    tlr_forward_hidden(s, row, 1, s->hidden);
+    s->has_hidden = true;
+    s->has_logits = flags & TLR_STEP_LOGITS;
+    if (s->has_logits) {
+        tlr_forward_head(s, s->hidden, 1, s->logits);
+    }
+}
+
+/* Size of the next chunk of n_left tokens. */
+static int chunk_tok(const struct tlr_session *s, size_t n_left)
+{
+    return (int)(n_left < s->opt.n_batch ? n_left : s->opt.n_batch);
+}
+
+static void run_chunk(struct tlr_session *s, const int32_t *ids, int n)
+{
+    struct tlr_batch b = {.ids = ids, .n = n};
+    tlr_forward(s, &b);
+    memcpy(s->ids + s->pos, ids, (size_t)n * sizeof *ids);
+    s->pos += (uint32_t)n;
+}
+
+int tlr_prefill(struct tlr_session *s, const int32_t *ids, size_t n,
+                unsigned flags, struct tlr_err *err)
+{
+    int rc = check_step(s, ids, n, flags, err);
+    if (rc) {
+        return rc;
+    }
+    tlr_branch_drop(s);
+    int chunk = 0;
+    for (size_t done = 0; done < n; done += (size_t)chunk) {
+        chunk = chunk_tok(s, n - done);
+        run_chunk(s, ids + done, chunk);
+    }
+    finish_step(s, chunk - 1, flags);
+    return 0;
+}
+
+/* Calls each for the rows of the last chunk; the last row's results stay in
+ * row_hidden and row_logits at the returned index, -1 when told to stop. */
+static int visit_chunk(struct tlr_session *s, size_t first, int n,
+                       tlr_each_fn each, void *ctx)
+{
+    const struct tlr_config *c = s->model->config;
+    int group = 0;
+    for (int row = 0; row < n; row += group) {
+        group = n - row < TLR_MAX_BRANCHES ? n - row : TLR_MAX_BRANCHES;
+        tlr_forward_hidden(s, row, group, s->row_hidden);
+        tlr_forward_head(s, s->row_hidden, group, s->row_logits);
+        for (int i = 0; i < group; i++) {
+            if (each(ctx, first + (size_t)(row + i),
+                     s->row_hidden + (size_t)i * c->dim,
+                     s->row_logits + (size_t)i * c->n_vocab)) {
+                return -1;
+            }
+        }
+    }
+    return group - 1;
+}
+
+int tlr_prefill_each(struct tlr_session *s, const int32_t *ids, size_t n,
+                     tlr_each_fn each, void *ctx, struct tlr_err *err)
+{
+    int rc = check_step(s, ids, n, 0, err);
+    if (rc) {
+        return rc;
+    }
+    tlr_branch_drop(s);
+    const struct tlr_config *c = s->model->config;
+    uint32_t before = s->pos;
+    int last = 0, chunk = 0;
+    for (size_t done = 0; done < n; done += (size_t)chunk) {
+        chunk = chunk_tok(s, n - done);
+        run_chunk(s, ids + done, chunk);
+        last = visit_chunk(s, done, chunk, each, ctx);
+        if (last < 0) {
+            s->pos = before; /* its hidden and logits were not touched */
+            return tlr_err_set(err, TLR_ECANCELLED,
+                               "prefill: stopped by its caller");
+        }
+    }
+    memcpy(s->hidden, s->row_hidden + (size_t)last * c->dim,
+           c->dim * sizeof *s->hidden);
+    memcpy(s->logits, s->row_logits + (size_t)last * c->n_vocab,
+           c->n_vocab * sizeof *s->logits);
+    s->has_hidden = s->has_logits = true;
+    return 0;
+}
+
+int tlr_decode(struct tlr_session *s, int32_t id, unsigned flags,
+               struct tlr_err *err)
+{
+    return tlr_prefill(s, &id, 1, flags, err);
+}
+
+int tlr_run_head(struct tlr_session *s, struct tlr_err *err)
+{
+    if (s->n_live > 0) {
+        tlr_forward_head(s, s->row_hidden, s->n_live, s->row_logits);
+        s->branch_has_logits = true;
+        return 0;
+    }
+    if (!s->has_hidden) {
+        return tlr_err_set(err, TLR_EUSAGE,
+                           "LM head: there is no hidden state (no step yet, or "
+                           "rewound); decode a token first");
+    }
+    if (!s->has_logits) {
+        tlr_forward_head(s, s->hidden, 1, s->logits);
+        s->has_logits = true;
+    }
+    return 0;
+}
+
+const float *tlr_hidden(const struct tlr_session *s)
+{
+    return s->has_hidden ? s->hidden : NULL;
+}
+
+const float *tlr_logits(const struct tlr_session *s)
+{
+    return s->has_logits ? s->logits : NULL;
+}
+
+uint32_t tlr_pos(const struct tlr_session *s)
+{
+    return s->pos;
+}
+
+const int32_t *tlr_ids_of(const struct tlr_session *s)
+{
+    return s->ids;
+}
+
+int tlr_rewind(struct tlr_session *s, uint32_t pos, struct tlr_err *err)
+{
+    if (pos > s->pos) {
+        return tlr_err_set(err, TLR_EUSAGE,
+                           "rewind: expected a position up to %u, found %u",
+                           (unsigned)s->pos, (unsigned)pos);
+    }
+    tlr_branch_drop(s);
+    s->pos = pos;
+    s->has_hidden = s->has_logits = false;
+    return 0;
+}
