@@ -32,9 +32,14 @@ void tlr_map_close(struct tlr_map *map); /* a zeroed map is allowed */
 int tlr_read_file(char **out, size_t *out_len, const char *path,
                   size_t max_bytes, struct tlr_err *err);
 
-/* Output written beside its final name as ".NAME.tmp-PID", then fsync + rename
- * + fsync of the folder: a kill, a full disk or an error leaves what was there
- * before.  Temporaries are removed on abort and on SIGINT/SIGTERM by the CLI
+/* The first cap - 1 bytes of a small text file, NUL-terminated, without
+ * allocating; their number, or -1.  For files of the kernel, which may be
+ * missing: no message. */
+long tlr_read_text(char *buf, size_t cap, const char *path);
+
+/* Output written beside its final name as ".NAME.tmp-PID-N", then fsync +
+ * rename + fsync of the folder: a kill, a full disk or an error leaves what was
+ * there before.  Temporaries are removed on abort and on SIGINT/SIGTERM by the CLI
  * through tlr_out_cleanup. */
 struct tlr_out;
 int tlr_out_begin(struct tlr_out **out, const char *path, struct tlr_err *err);
@@ -48,8 +53,9 @@ void tlr_out_abort(struct tlr_out *o); /* removes and frees; NULL is allowed */
 /* Async-signal-safe: unlinks every temporary of this process. */
 void tlr_out_cleanup(void);
 
-/* Fault injection for tests: the n-th next write of this file fails with
- * errnum (ENOSPC, EIO); n < 0 turns it off. */
+/* Fault injection for tests: after n more calls that write (write, fsync,
+ * rename: what the system is asked, not what tlr_out_write is) every one fails
+ * with errnum (ENOSPC, EIO); n < 0 turns it off. */
 void tlr_io_fail_after(long n, int errnum);
 
 #endif
