@@ -1,0 +1,258 @@
+/* generate.c - see generate.h.
+ *
+ * Stop strings are searched in the text and not in the ids, because a string
+ * can be cut into tokens in many ways.  What could still become one waits: the
+ * longest end of the text that begins a stop string is not sent yet.
+ */
+#include "cli/generate.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "cli/cli.h"
+#include "cli/output.h"
+
+/* An interrupt in a long prompt is seen after this many tokens; a multiple of
+ * the engine's chunk. */
+enum { PREFILL_STEP = 1024 };
+
+const char *cli_finish_name(enum cli_finish f)
+{
+    static const char *const names[] = { "stop", "length", "cancelled" };
+    return names[f];
+}
+
+static int text_add(struct cli_text *t, struct tlr_utf8_stream *utf8,
+                    struct tlr_bytes bytes, bool flush, struct tlr_err *err)
+{
+    size_t need = t->n + 3 * (bytes.len + 4) + 1;
+    if (need > t->cap) {
+        size_t cap = need + need / 2 + 256;
+        char *grown = tlr_realloc(t->bytes, cap, 1);
+        if (!grown)
+            return tlr_err_nomem(err, "generated text", cap);
+        t->bytes = grown;
+        t->cap = cap;
+    }
+    size_t n = 0;
+    tlr_utf8_stream_push(utf8, bytes, flush, t->bytes + t->n, &n);
+    t->n += n;
+    return 0;
+}
+
+/* Where the first stop string in text[from..] begins, SIZE_MAX if none does. */
+static size_t find_stop(const struct cli_text *t, const struct cli_list *stops)
+{
+    size_t found = SIZE_MAX;
+    for (int i = 0; stops && i < stops->n; i++) {
+        size_t len = strlen(stops->items[i]);
+        const char *at = len == 0 ? NULL
+                                  : memmem(t->bytes + t->sent, t->n - t->sent,
+                                           stops->items[i], len);
+        if (at && (size_t)(at - t->bytes) < found)
+            found = (size_t)(at - t->bytes);
+    }
+    return found;
+}
+
+/* How many bytes at the end of the text may become a stop string. */
+static size_t held_bytes(const struct cli_text *t, const struct cli_list *stops)
+{
+    size_t held = 0;
+    for (int i = 0; stops && i < stops->n; i++) {
+        size_t len = strlen(stops->items[i]), most = t->n - t->sent;
+        if (most >= len)
+            most = len > 0 ? len - 1 : 0;
+        for (size_t k = most; k > held; k--)
+            if (memcmp(t->bytes + t->n - k, stops->items[i], k) == 0)
+                held = k;
+    }
+    return held;
+}
+
+static void send(struct cli_generate *g, size_t upto)
+{
+    struct cli_text *t = &g->text;
+    if (g->stream && upto > t->sent) {
+        cli_write(t->bytes + t->sent, upto - t->sent);
+        cli_flush();
+    }
+    if (upto > t->sent)
+        t->sent = upto;
+}
+
+/* Adds the text of one id; true in *stopped when a stop string is complete. */
+static int add_id(struct cli_generate *g, struct tlr_utf8_stream *utf8,
+                  int32_t id, bool *stopped, struct tlr_err *err)
+{
+    const struct tlr_tokenizer *tok = tlr_model_tokenizer(g->model);
+    *stopped = false;
+    int rc = tlr_ids_push(&g->ids, id, err);
+    if (rc || tlr_token_is_special(tok, id))
+        return rc;
+    rc = text_add(&g->text, utf8, tlr_token_bytes(tok, id), false, err);
+    if (rc)
+        return rc;
+    size_t at = find_stop(&g->text, g->stops);
+    if (at != SIZE_MAX) {
+        g->text.n = at;
+        send(g, at);
+        *stopped = true;
+        return 0;
+    }
+    send(g, g->text.n - held_bytes(&g->text, g->stops));
+    return 0;
+}
+
+static int prefill(struct cli_generate *g, struct tlr_err *err)
+{
+    uint64_t begun = tlr_now_ns();
+    for (size_t i = 0; i < g->n_prompt;) {
+        if (cli_interrupted()) {
+            g->finish = CLI_FINISH_CANCELLED;
+            break;
+        }
+        size_t n = g->n_prompt - i;
+        if (n > PREFILL_STEP)
+            n = PREFILL_STEP;
+        bool last = i + n == g->n_prompt;
+        int rc = tlr_prefill(g->session, g->prompt + i, n,
+                             last ? TLR_STEP_LOGITS : 0, err);
+        if (rc)
+            return rc;
+        i += n;
+    }
+    g->prefill_ms = tlr_ms_between(begun, tlr_now_ns());
+    return 0;
+}
+
+static int32_t pick(struct cli_generate *g)
+{
+    return tlr_sample(g->sampler, tlr_logits(g->session),
+                      tlr_ids_of(g->session), tlr_pos(g->session));
+}
+
+/* From the logits after the prompt to the end of the text. */
+static int decode(struct cli_generate *g, struct tlr_utf8_stream *utf8,
+                  struct tlr_err *err)
+{
+    uint32_t n_ctx = tlr_session_options_used(g->session)->n_ctx;
+    for (;;) {
+        int32_t id = pick(g);
+        if (g->ids.n == 0)
+            g->ttft_ms = tlr_ms_between(g->begun_ns, tlr_now_ns());
+        g->finish = CLI_FINISH_STOP;
+        if (tlr_generation_is_eos(g->generation, id))
+            return 0;
+        bool stopped;
+        int rc = add_id(g, utf8, id, &stopped, err);
+        if (rc)
+            return rc;
+        g->pending = id;
+        if (stopped)
+            return 0;
+        g->finish = CLI_FINISH_LENGTH;
+        if (g->ids.n >= g->max_tokens || tlr_pos(g->session) >= n_ctx)
+            return 0;
+        g->finish = CLI_FINISH_CANCELLED;
+        if (cli_interrupted() || cli_out_failed())
+            return 0;
+        rc = tlr_decode(g->session, id, TLR_STEP_LOGITS, err);
+        if (rc)
+            return rc;
+        g->pending = -1;
+        g->n_decoded++;
+    }
+}
+
+int cli_generate(struct cli_generate *g, struct tlr_err *err)
+{
+    struct tlr_utf8_stream utf8 = { { 0 }, 0 };
+    struct tlr_bytes none = { NULL, 0 };
+    g->pending = -1;
+    g->finish = CLI_FINISH_STOP;
+    int rc = prefill(g, err);
+    if (rc || g->finish == CLI_FINISH_CANCELLED)
+        return rc;
+    uint64_t begun = tlr_now_ns();
+    rc = decode(g, &utf8, err);
+    g->decode_ms = tlr_ms_between(begun, tlr_now_ns());
+    /* What waited for a character or a stop string to end is text after all,
+     * unless a stop string cut it off. */
+    if (!rc && g->text.n == g->text.sent && g->finish == CLI_FINISH_STOP &&
+        g->pending >= 0)
+        return 0;
+    int rc_text = text_add(&g->text, &utf8, none, true, err);
+    send(g, g->text.n);
+    return rc ? rc : rc_text;
+}
+
+void cli_generate_clear(struct cli_generate *g)
+{
+    tlr_ids_clear(&g->ids);
+    tlr_free(g->text.bytes);
+    g->text = (struct cli_text){ 0 };
+}
+
+static double rate(size_t n, double ms)
+{
+    return n > 0 && ms > 0 ? (double)n * 1000 / ms : 0;
+}
+
+double cli_prefill_rate(const struct cli_generate *g)
+{
+    return rate(g->n_prompt, g->prefill_ms);
+}
+
+double cli_decode_rate(const struct cli_generate *g)
+{
+    return rate(g->n_decoded, g->decode_ms);
+}
+
+int cli_check_fits(const struct tlr_session *s, const struct tlr_model *m,
+                   size_t n, struct tlr_err *err)
+{
+    uint32_t n_ctx = tlr_session_options_used(s)->n_ctx, used = tlr_pos(s);
+    uint32_t most = tlr_model_config(m)->max_ctx;
+    if (n <= n_ctx - used)
+        return 0;
+    char before[64] = "", advice[96] = "";
+    if (used > 0)
+        snprintf(before, sizeof before, " after %u of the conversation", used);
+    if (n + used < most)
+        snprintf(advice, sizeof advice, " or give it --ctx (this model takes "
+                                        "up to %u)", most);
+    return tlr_err_set(err, TLR_ELIMIT,
+                       "prompt: %zu tokens%s do not fit the context of %u; "
+                       "shorten it%s", n, before, n_ctx, advice);
+}
+
+const char *cli_kv_name(enum tlr_kv_type kv)
+{
+    return kv == TLR_KV_F32 ? "f32" : kv == TLR_KV_F16 ? "f16" : "auto";
+}
+
+void cli_print_stats(const struct cli_generate *g, double load_ms,
+                     const char *template_name, uint64_t seed)
+{
+    const struct tlr_session_options *o = tlr_session_options_used(g->session);
+    struct tlr_memory mem = { 0 };
+    tlr_session_estimate(g->model, o, &mem, NULL);
+    char text[3][24], draws[64] = "greedy";
+    if (g->generation->temperature > 0)
+        snprintf(draws, sizeof draws, "temp %g, seed %llu",
+                 (double)g->generation->temperature, (unsigned long long)seed);
+    cli_note("load %.0f ms | prompt %zu tokens, %.1f tok/s | first token "
+             "%.0f ms | %zu tokens, %.1f tok/s | %s", load_ms, g->n_prompt,
+             cli_prefill_rate(g), g->ttft_ms, g->ids.n, cli_decode_rate(g),
+             cli_finish_name(g->finish));
+    cli_note("%d threads, %s kernels, template %s, %s | ctx %u, KV %s %s, "
+             "weights %s, peak %s", o->n_threads,
+             tlr_cpu_level_name((enum tlr_cpu_level)o->cpu_level),
+             template_name, draws, o->n_ctx, cli_kv_name(o->kv),
+             cli_bytes(text[0], sizeof text[0], mem.kv_bytes),
+             cli_bytes(text[1], sizeof text[1], mem.weights_bytes),
+             cli_bytes(text[2], sizeof text[2], tlr_peak_rss_bytes()));
+}

@@ -1,0 +1,61 @@
+/* generate.h - the loop that run and chat share: a prompt in, text out.
+ *
+ * Owns the streaming (whole characters only), the stop strings and the clock;
+ * knows nothing of options or JSON.
+ */
+#ifndef TLR_CLI_GENERATE_H
+#define TLR_CLI_GENERATE_H
+
+#include "cli/options.h"
+#include "engine/sampler.h"
+#include "engine/tlr.h"
+
+enum cli_finish { CLI_FINISH_STOP, CLI_FINISH_LENGTH, CLI_FINISH_CANCELLED };
+const char *cli_finish_name(enum cli_finish f);
+
+/* Text as it grows; `sent` bytes of it are final and have been handed on. */
+struct cli_text {
+    char *bytes;
+    size_t n, cap, sent;
+};
+
+struct cli_generate {
+    /* in */
+    struct tlr_session *session;
+    const struct tlr_model *model;
+    struct tlr_sampler *sampler;
+    const struct tlr_generation *generation;
+    const int32_t *prompt;
+    size_t n_prompt;
+    size_t max_tokens;
+    const struct cli_list *stops; /* may be NULL */
+    bool stream;                  /* write the text to standard output */
+    uint64_t begun_ns;            /* time to first token counts from here */
+    /* out */
+    struct tlr_ids ids;   /* without the end-of-text token */
+    struct cli_text text; /* up to the stop string */
+    enum cli_finish finish;
+    int32_t pending;      /* last id, not yet in the session; -1: none */
+    double ttft_ms, prefill_ms, decode_ms;
+    size_t n_decoded;     /* steps that decode_ms measures */
+};
+
+/* Runs until an end-of-text token, a stop string, max_tokens, the end of the
+ * context or an interrupt (the caller holds interrupts).  The caller has
+ * checked that the prompt fits.  On failure what came so far is still there. */
+int cli_generate(struct cli_generate *g, struct tlr_err *err);
+void cli_generate_clear(struct cli_generate *g);
+
+double cli_prefill_rate(const struct cli_generate *g);
+double cli_decode_rate(const struct cli_generate *g);
+
+/* TLR_ELIMIT with advice when n more tokens do not fit the session. */
+int cli_check_fits(const struct tlr_session *s, const struct tlr_model *m,
+                   size_t n, struct tlr_err *err);
+
+/* The lines of --stats, on standard error. */
+void cli_print_stats(const struct cli_generate *g, double load_ms,
+                     const char *template_name, uint64_t seed);
+const char *cli_kv_name(enum tlr_kv_type kv);
+
+#endif
