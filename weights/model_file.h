@@ -126,6 +126,10 @@ struct tlr_bytes tlr_file_section(const struct tlr_file *f,
 uint64_t tlr_file_bytes(const struct tlr_file *f);
 const char *tlr_file_label(const struct tlr_file *f);
 uint32_t tlr_file_version(const struct tlr_file *f);
+/* Equal for two files that compute the same function of token ids: made of the
+ * configuration and of name, type and checksum of every tensor (FORMAT.md), not
+ * of tokenizer or defaults.  Guards snapshots against mistakes, not attacks. */
+uint64_t tlr_file_fingerprint(const struct tlr_file *f);
 
 /* Called between tensors; non-zero cancels (TLR_ECANCELLED). */
 typedef int (*tlr_progress_fn)(void *ctx, uint64_t done_bytes,
