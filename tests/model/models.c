@@ -1,0 +1,135 @@
+/* models.c - writes random models through the writer, band by band. */
+#include "tests/model/models.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/hash.h"
+#include "base/mem.h"
+#include "convert/source.h"
+
+void must(int rc, const struct tlr_err *err)
+{
+    ck_assert_msg(rc == 0, "%s: %s", tlr_err_name(rc), err->text);
+}
+
+static void write_tensor(struct tlr_writer *w, struct tlr_source *src,
+                         uint32_t i, enum tlr_type type, float *rows,
+                         uint8_t *band)
+{
+    struct tlr_err err = TLR_ERR_INIT;
+    struct tlr_tensor_want t;
+    tlr_config_tensor(&src->config, i, &t);
+    for (uint32_t row = 0; row < t.n_rows; row += TLR_TILE_ROWS) {
+        uint32_t n = t.n_rows - row;
+        n = n < TLR_TILE_ROWS ? n : TLR_TILE_ROWS;
+        must(src->ops->read_rows(src, i, row, n, rows, &err), &err);
+        tlr_band_encode(type, band, rows, (int)n, (int)t.n_cols);
+        uint64_t n_bytes = tlr_matrix_bytes(type, n, t.n_cols);
+        must(tlr_writer_data(w, band, (size_t)n_bytes, &err), &err);
+    }
+}
+
+static void write_all(struct tlr_writer *w, struct tlr_source *src,
+                      const enum tlr_type *types)
+{
+    size_t widest = 65536;
+    float *rows = tlr_calloc(TLR_TILE_ROWS * widest, sizeof *rows);
+    uint8_t *band = tlr_calloc(TLR_TILE_ROWS * widest, sizeof *rows);
+    ck_assert(rows && band);
+    for (uint32_t i = 0; i < tlr_config_n_tensors(&src->config); i++) {
+        write_tensor(w, src, i, types[i], rows, band);
+    }
+    tlr_free(rows);
+    tlr_free(band);
+}
+
+static struct tlr_source *open_source(const char *name, enum tlr_type type,
+                                      enum tlr_type **types)
+{
+    struct tlr_err err = TLR_ERR_INIT;
+    struct tlr_source *src = NULL;
+    must(tlr_source_open_random(&src, name, &err), &err);
+    uint32_t n = tlr_config_n_tensors(&src->config);
+    *types = tlr_calloc(n, sizeof **types);
+    ck_assert(*types != NULL);
+    for (uint32_t i = 0; i < n; i++) {
+        struct tlr_tensor_want t;
+        tlr_config_tensor(&src->config, i, &t);
+        (*types)[i] = t.is_matrix ? type : TLR_F32;
+    }
+    return src;
+}
+
+void random_model_write(const char *name, enum tlr_type type, const char *path)
+{
+    struct tlr_err err = TLR_ERR_INIT;
+    enum tlr_type *types = NULL;
+    struct tlr_source *src = open_source(name, type, &types);
+    struct tlr_writer *w = NULL;
+    must(tlr_writer_begin(&w, path, &src->config, types, &err), &err);
+    write_all(w, src, types);
+    must(tlr_writer_commit(w, &err), &err);
+    tlr_free(types);
+    src->ops->close(src);
+}
+
+struct tlr_model *random_model(const char *name, enum tlr_type type)
+{
+    struct tlr_err err = TLR_ERR_INIT;
+    char path[600];
+    snprintf(path, sizeof path, "%s/model-XXXXXX", tlr_test_tmpdir());
+    int fd = mkstemp(path);
+    ck_assert_int_ge(fd, 0);
+    unlink(path);
+    enum tlr_type *types = NULL;
+    struct tlr_source *src = open_source(name, type, &types);
+    struct tlr_writer *w = NULL;
+    must(tlr_writer_begin_fd(&w, fd, name, &src->config, types, &err), &err);
+    write_all(w, src, types);
+    must(tlr_writer_commit(w, &err), &err);
+    tlr_free(types);
+    src->ops->close(src);
+    struct tlr_file *file = NULL;
+    must(tlr_file_open_fd(&file, fd, name, NULL, &err), &err);
+    close(fd);
+    struct tlr_model *m = NULL;
+    must(tlr_model_from_file(&m, file, &err), &err);
+    return m;
+}
+
+struct tlr_session *new_session(const struct tlr_model *m,
+                                struct tlr_session_options o)
+{
+    struct tlr_err err = TLR_ERR_INIT;
+    const char *name = getenv("TLR_CPU");
+    enum tlr_cpu_level level = tlr_cpu_detect();
+    if (name) {
+        ck_assert_msg(tlr_cpu_level_parse(name, &level), "TLR_CPU=%s", name);
+    }
+    o.cpu_level = (int)level;
+    struct tlr_session *s = NULL;
+    must(tlr_session_new(&s, m, &o, &err), &err);
+    return s;
+}
+
+void golden_ids(const struct tlr_model *m, int32_t *ids, size_t n)
+{
+    for (size_t t = 0; t < n; t++) {
+        ids[t] = (int32_t)(tlr_hash_u64(GOLDEN_SEED, t) %
+                           tlr_model_config(m)->n_vocab);
+    }
+}
+
+double relative_error(const float *a, const float *b, uint32_t n)
+{
+    double error = 0.0, size = 0.0;
+    for (uint32_t i = 0; i < n; i++) {
+        double d = fabs((double)a[i] - (double)b[i]);
+        error = d > error || isnan(d) ? d : error;
+        size = fmax(size, fabs((double)b[i]));
+    }
+    ck_assert_msg(size > 0.0, "compared with zeros");
+    return error / size;
+}

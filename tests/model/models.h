@@ -1,0 +1,41 @@
+/* models.h - seeded random models for the tests of the engine's decoder. */
+#ifndef TLR_TESTS_MODEL_MODELS_H
+#define TLR_TESTS_MODEL_MODELS_H
+
+#include <math.h>
+#include <string.h>
+
+#include "engine/tlr.h"
+#include "kernels/kernels.h"
+#include "tests/support/tlr_check.h"
+
+enum { GOLDEN_SEED = 7, GOLDEN_TOK = 4096 };
+
+/* Fails the test with the message when rc is not 0. */
+void must(int rc, const struct tlr_err *err);
+
+/* The model "tiny-llama", ... with all matrices of one type, in an unlinked
+ * file; the caller closes it. */
+struct tlr_model *random_model(const char *name, enum tlr_type type);
+
+/* The same as a file at path. */
+void random_model_write(const char *name, enum tlr_type type,
+                        const char *path);
+
+/* Session with these options; cpu_level from TLR_CPU, else the best. */
+struct tlr_session *new_session(const struct tlr_model *m,
+                                struct tlr_session_options o);
+
+/* ids[t] = hash(7, t) % n_vocab, as tests/golden/hf/make.py has them. */
+void golden_ids(const struct tlr_model *m, int32_t *ids, size_t n);
+
+/* Largest |a - b| over the largest |b|. */
+double relative_error(const float *a, const float *b, uint32_t n);
+
+#define MUST(call)                                                             \
+    do {                                                                       \
+        struct tlr_err must_err = TLR_ERR_INIT;                                \
+        must(call, &must_err);                                                 \
+    } while (0)
+
+#endif
