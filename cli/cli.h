@@ -99,6 +99,10 @@ int cli_session_options(struct tlr_session_options *out,
 /* Opens a model.  With load false its pages are left on disk until used. */
 int cli_model_open(struct tlr_model **out, const char *path, bool load,
                    struct tlr_err *err);
+/* TLR_EUNSUPPORTED when the model has no tokenizer, or no template although one
+ * is needed. */
+int cli_check_can_talk(const struct tlr_model *m, const char *path, bool raw,
+                       struct tlr_err *err);
 
 /* Says what a session needs and what this machine has (--estimate). */
 int cli_print_estimate(const char *path, const struct tlr_session_options *o,

@@ -78,6 +78,20 @@ int cli_model_open(struct tlr_model **out, const char *path, bool load,
     return rc ? rc : tlr_model_from_file(out, file, err);
 }
 
+int cli_check_can_talk(const struct tlr_model *m, const char *path, bool raw,
+                       struct tlr_err *err)
+{
+    if (!tlr_model_tokenizer(m))
+        return tlr_err_set(err, TLR_EUNSUPPORTED,
+                           "%s: carries no tokenizer, so it can only be "
+                           "measured (tlr bench)", path);
+    if (!raw && !tlr_model_chat(m))
+        return tlr_err_set(err, TLR_EUNSUPPORTED,
+                           "%s: carries no chat template that tlr knows; use "
+                           "tlr run --raw", path);
+    return 0;
+}
+
 /* Memory that could be had without swapping; 0 if unknown. */
 static uint64_t available_bytes(void)
 {

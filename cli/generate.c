@@ -151,6 +151,7 @@ static int decode(struct cli_generate *g, struct tlr_utf8_stream *utf8,
         if (rc)
             return rc;
         g->pending = id;
+        g->is_cut = stopped;
         if (stopped)
             return 0;
         g->finish = CLI_FINISH_LENGTH;
@@ -179,11 +180,9 @@ int cli_generate(struct cli_generate *g, struct tlr_err *err)
     uint64_t begun = tlr_now_ns();
     rc = decode(g, &utf8, err);
     g->decode_ms = tlr_ms_between(begun, tlr_now_ns());
-    /* What waited for a character or a stop string to end is text after all,
-     * unless a stop string cut it off. */
-    if (!rc && g->text.n == g->text.sent && g->finish == CLI_FINISH_STOP &&
-        g->pending >= 0)
-        return 0;
+    if (g->is_cut)
+        return rc;
+    /* What waited for a character or a stop string to end is text after all. */
     int rc_text = text_add(&g->text, &utf8, none, true, err);
     send(g, g->text.n);
     return rc ? rc : rc_text;

@@ -38,6 +38,7 @@ struct cli_generate {
     int32_t pending;      /* last id, not yet in the session; -1: none */
     double ttft_ms, prefill_ms, decode_ms;
     size_t n_decoded;     /* steps that decode_ms measures */
+    bool is_cut;          /* a stop string ended the text */
 };
 
 /* Runs until an end-of-text token, a stop string, max_tokens, the end of the

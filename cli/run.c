@@ -105,20 +105,6 @@ static int encode_prompt(const struct run_args *a, const struct tlr_model *m,
     return rc;
 }
 
-static int check_model(const struct run_args *a, const struct tlr_model *m,
-                       struct tlr_err *err)
-{
-    if (!tlr_model_tokenizer(m))
-        return tlr_err_set(err, TLR_EUNSUPPORTED,
-                           "%s: carries no tokenizer, so it can only be "
-                           "measured (tlr bench)", a->model);
-    if (!a->raw && !tlr_model_chat(m))
-        return tlr_err_set(err, TLR_EUNSUPPORTED,
-                           "%s: carries no chat template that tlr knows; use "
-                           "--raw", a->model);
-    return 0;
-}
-
 static json_t *ids_json(const struct tlr_ids *ids)
 {
     json_t *array = json_array();
@@ -231,7 +217,7 @@ static int run(const void *args, struct tlr_err *err)
     uint64_t begun = tlr_now_ns();
     rc = cli_model_open(&m, a->model, true, err);
     if (!rc)
-        rc = check_model(a, m, err);
+        rc = cli_check_can_talk(m, a->model, a->raw, err);
     if (!rc)
         rc = tlr_session_new(&s, m, &o, err);
     if (!rc)
