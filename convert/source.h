@@ -7,6 +7,7 @@
 #ifndef TLR_CONVERT_SOURCE_H
 #define TLR_CONVERT_SOURCE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -45,6 +46,9 @@ struct tlr_source_ops {
      * NULL when the source never has such types. row % 16 == 0. */
     int (*read_band_exact)(struct tlr_source *s, uint32_t i, uint32_t row,
                            uint32_t n, void *dst, struct tlr_err *err);
+    /* Rows [0, row_end) of tensor i will not be read again soon: give their
+     * pages back.  May be NULL; never changes what read_rows returns. */
+    void (*drop_rows)(struct tlr_source *s, uint32_t i, uint32_t row_end);
     void (*close)(struct tlr_source *s); /* frees s */
 };
 
