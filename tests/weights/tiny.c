@@ -74,6 +74,7 @@ const char *tiny_section(enum tlr_section section)
     case TLR_SECTION_CHAT: return "{\"name\": \"none\"}";
     case TLR_SECTION_GENERATION: return "{}";
     case TLR_SECTION_PROVENANCE: return "{\"source\": \"tests/weights\"}";
+    case TLR_SECTION_ROUTER: return "no router either";
     default: return NULL;
     }
 }
