@@ -1,10 +1,11 @@
 /* test_roundtrip.c - what the writer writes, the reader finds again; and the
  * plan of tensors for each family against lists written by hand. */
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/hash.h"
 #include "base/mem.h"
 #include "tests/support/tlr_check.h"
@@ -121,6 +122,46 @@ START_TEST(plan_of_each_family)
 }
 END_TEST
 
+/* The fuzzer's seeds are what the writer writes today: a change of the format
+ * shows here.  TLR_WRITE_SEEDS=1 writes them anew. */
+START_TEST(fuzz_seeds_are_current)
+{
+    const struct {
+        const char *path;
+        enum tlr_family family;
+        enum tlr_type type;
+        uint32_t dim;
+    } seeds[] = {
+        {"tests/fuzz/corpus/model/llama-f32", TLR_FAMILY_LLAMA, TLR_F32, 8},
+        {"tests/fuzz/corpus/model/llama-bf16", TLR_FAMILY_LLAMA, TLR_BF16, 8},
+        {"tests/fuzz/corpus/model/qwen2-q8", TLR_FAMILY_QWEN2, TLR_Q8, 32},
+        {"tests/fuzz/corpus/model/qwen3-q4m", TLR_FAMILY_QWEN3, TLR_Q4M, 32},
+        {"tests/fuzz/corpus/model/llama-q4", TLR_FAMILY_LLAMA, TLR_Q4, 32},
+    };
+    struct tiny t = tiny_model(seeds[_i].family, seeds[_i].type);
+    t.config.dim = t.config.ffn_dim = seeds[_i].dim;
+    t.config.n_layers = 1;
+    size_t len, len_found;
+    uint8_t *image = tiny_image(&t, &len);
+    ck_assert_uint_lt(len, 20000);
+    if (getenv("TLR_WRITE_SEEDS")) {
+        FILE *file = fopen(seeds[_i].path, "wb");
+        ck_assert_ptr_nonnull(file);
+        ck_assert_uint_eq(fwrite(image, 1, len, file), len);
+        ck_assert_int_eq(fclose(file), 0);
+    }
+    struct tlr_err err = TLR_ERR_INIT;
+    char *found;
+    ck_assert_msg(tlr_read_file(&found, &len_found, seeds[_i].path, 20000,
+                                &err) == 0,
+                  "%s", err.text);
+    ck_assert_uint_eq(len_found, len);
+    ck_assert_mem_eq(found, image, len);
+    tlr_free(found);
+    tlr_free(image);
+}
+END_TEST
+
 Suite *suite_roundtrip(void);
 Suite *suite_roundtrip(void)
 {
@@ -128,6 +169,7 @@ Suite *suite_roundtrip(void)
     TCase *tc = tcase_create("model_file");
     tcase_add_loop_test(tc, every_family_and_type, 0, 3 * TLR_N_TYPES);
     tcase_add_test(tc, plan_of_each_family);
+    tcase_add_loop_test(tc, fuzz_seeds_are_current, 0, 5);
     suite_add_tcase(s, tc);
     return s;
 }
