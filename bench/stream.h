@@ -1,0 +1,25 @@
+/* stream.h - how fast this machine reads memory.
+ *
+ * Decoding reads every weight once per token, so its speed is bounded by this
+ * number; read_gb_s / stream_gb_s says how near the engine is.
+ */
+#ifndef TLR_BENCH_STREAM_H
+#define TLR_BENCH_STREAM_H
+
+#include <stdint.h>
+
+#include "base/err.h"
+
+struct tlr_stream {
+    double gb_s;           /* best pass, 1e9 bytes per second */
+    uint64_t buffer_bytes;
+    int n_passes;
+};
+
+/* Sums a buffer that no cache holds (at least 512 MiB and four times the last
+ * level cache, at most an eighth of the machine's memory) with n_threads
+ * threads, for about a second, and takes the best pass. */
+int tlr_stream_measure(struct tlr_stream *out, int n_threads,
+                       struct tlr_err *err);
+
+#endif
