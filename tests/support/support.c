@@ -31,7 +31,32 @@ void tlr_support_begin(void)
         exit(1);
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
+    /* Check's 4 seconds are for idle machines and plain builds. */
+    setenv("CK_DEFAULT_TIMEOUT", "300", 0);
 }
+
+/* Sanitizers would abort where malloc returns NULL, and a refusal of 2^40 bytes
+ * is what some tests are about. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#if defined(SANITIZED)
+const char *__asan_default_options(void);
+const char *__asan_default_options(void)
+{
+    return "allocator_may_return_null=1";
+}
+
+const char *__tsan_default_options(void);
+const char *__tsan_default_options(void)
+{
+    return "allocator_may_return_null=1:halt_on_error=1";
+}
+#endif
 
 static int remove_one(const char *path, const struct stat *st, int type,
                       struct FTW *ftw)
@@ -71,9 +96,11 @@ const char *tlr_test_tmpdir(void)
 /* The first of the folders that has the file. */
 static const char *find_in(const char *const *dirs, const char *name)
 {
-    static char path[512];
+    static char paths[8][512];
+    static int n_calls;
+    char *path = paths[n_calls++ % 8];
     for (; *dirs; dirs++) {
-        snprintf(path, sizeof path, "%s/%s", *dirs, name);
+        snprintf(path, sizeof paths[0], "%s/%s", *dirs, name);
         if (access(path, R_OK) == 0) {
             return path;
         }
@@ -91,6 +118,19 @@ const char *tlr_test_model(const char *name)
 {
     const char *dirs[] = {"models", NULL};
     return find_in(dirs, name);
+}
+
+uint8_t *tlr_test_guarded(size_t len)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t body = (len + page - 1) / page * page;
+    uint8_t *map = mmap(NULL, body + page, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (map == MAP_FAILED || mprotect(map + body, page, PROT_NONE) != 0) {
+        perror("mmap");
+        exit(1);
+    }
+    return map + body - len;
 }
 
 uint64_t tlr_rng_u64(struct tlr_rng *r)

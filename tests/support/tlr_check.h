@@ -9,6 +9,7 @@
 
 #include <check.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* Counts a skip that the summary shows, prints why, and leaves the test.  With
@@ -29,14 +30,18 @@ uint64_t tlr_test_seed(void);
 const char *tlr_test_tmpdir(void);
 
 /* Path of a file in ../shared/data, or NULL when this clone has none: then
- * TLR_SKIP. */
+ * TLR_SKIP.  The last eight paths of this and the next function are valid. */
 const char *tlr_test_shared(const char *name);
 
 /* Path of the real model (models/smollm2-135m-instruct.bin) or its GGUF
  * (models/smollm2-135m-instruct.gguf), or NULL when not fetched. */
 const char *tlr_test_model(const char *name);
 
-/* xorshift-like generator for inputs. */
+/* len bytes, zeroed, that end where an unreadable page begins: reading or
+ * writing past them is a fault.  Lives until the process ends. */
+uint8_t *tlr_test_guarded(size_t len);
+
+/* Counter-based generator for inputs (tlr_hash_u64). */
 struct tlr_rng {
     uint64_t seed, n;
 };
