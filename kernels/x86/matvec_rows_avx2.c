@@ -1,0 +1,4 @@
+/* matvec_rows_avx2.c - f32 and bf16 weights times vectors; the body is kernels/vec/matvec_rows.h. */
+#include "kernels/x86/vec_avx2.h"
+
+#include "kernels/vec/matvec_rows.h"
