@@ -113,7 +113,7 @@ struct cli_sampling_args {
     int64_t top_k, seed;
 };
 
-#define CLI_FROM_MODEL "what the model's makers chose"
+#define CLI_FROM_MODEL "the model's own default"
 #define CLI_SAMPLING_OPTIONS(type, field)                                      \
     { .name = "temp", .kind = CLI_REAL, .at = offsetof(type, field.temp),      \
       .value = "T", .help = "temperature; 0 always takes the likeliest token", \

@@ -51,7 +51,7 @@ static void print_bash_verb(const struct cli_verb *v)
             print_choice(o->value, " ");
             cli_printf("'; any=1 ;;\n");
         } else {
-            cli_printf(o->kind == CLI_FILE ? ") words=; any=1 ;;\n"
+            cli_printf(o->kind == CLI_FILE ? ") words=''; any=1 ;;\n"
                                            : ") return ;;\n");
         }
     }
@@ -61,7 +61,7 @@ static void print_bash_verb(const struct cli_verb *v)
 static void print_bash(void)
 {
     cli_printf("# bash completion for tlr\n_tlr() {\n"
-               "    local word=${COMP_WORDS[COMP_CWORD]} words= any=\n"
+               "    local word=${COMP_WORDS[COMP_CWORD]} words='' any=''\n"
                "    local before=${COMP_WORDS[COMP_CWORD-1]}\n"
                "    COMPREPLY=()\n"
                "    if [ \"$COMP_CWORD\" -eq 1 ]; then\n        words='");

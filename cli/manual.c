@@ -5,16 +5,20 @@
 #include "cli/cli.h"
 #include "cli/output.h"
 
+enum { LINE = 60 }; /* a line of the source is ended after this */
+
 /* Text of a paragraph: a backslash and a dash mean themselves, a line does not
  * begin with a request, an empty line is a new paragraph. */
 static void print_text(const char *text)
 {
     bool at_start = true;
-    for (; *text; text++) {
+    int n = 0; /* characters in this line */
+    for (; *text; text++, n++) {
         if (*text == '\n') {
             text += strspn(text, "\n") - 1;
             cli_printf("\n.Pp\n");
             at_start = true;
+            n = 0;
             continue;
         }
         if (at_start && (*text == '.' || *text == '\''))
@@ -27,10 +31,12 @@ static void print_text(const char *text)
             cli_write(text, 1);
         at_start = false;
         /* A sentence begins a line, as mdoc wants it. */
-        if ((*text == '.' || *text == '?') && text[1] == ' ' &&
-            text[2] >= 'A' && text[2] <= 'Z') {
+        bool ends = text[1] == ' ' && (*text == '.' || *text == '?') &&
+                    text[2] >= 'A' && text[2] <= 'Z';
+        if (ends || (text[1] == ' ' && n > LINE)) {
             cli_printf("\n");
             at_start = true;
+            n = 0;
             text++;
         }
     }
@@ -146,8 +152,8 @@ void cli_print_man(void)
     cli_printf(".Nm tlr\n.Cm help\n.Op Ar VERB\n"
                ".Nm tlr\n.Fl \\-version | \\-man | \\-completion Ar SHELL\n"
                ".Sh DESCRIPTION\n.Nm\n"
-               "converts language models into its own file format and runs "
-               "them on the processor.\n"
+               "converts language models into its own file format\n"
+               "and runs them on the processor.\n"
                "The product goes to standard output, everything else to "
                "standard error.\n"
                "An option may stand anywhere after the verb;\n.Fl \\-\n"

@@ -30,7 +30,9 @@ void cli_signals_begin(void)
     memset(&act, 0, sizeof act);
     sigemptyset(&act.sa_mask);
     act.sa_handler = SIG_IGN;
-    sigaction(SIGPIPE, &act, NULL); /* EPIPE is handled where it comes up */
+    /* Both are errors of a write (EPIPE, EFBIG) and handled where it fails. */
+    sigaction(SIGPIPE, &act, NULL);
+    sigaction(SIGXFSZ, &act, NULL);
     static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
     for (size_t i = 0; i < CLI_COUNT(signals); i++) {
         struct sigaction old;

@@ -1,0 +1,422 @@
+#!/bin/sh
+# run.sh [TLR] - runs the program as a user does, and looks at exit status,
+# standard output and standard error of each command.
+#
+# The models are tiny ones made on the fly from tests/golden/hf_folders.  What
+# needs the real model or an optional tool is a counted skip; with TLR_NO_SKIP
+# set a skip is a failure.
+# shellcheck disable=SC2016 # sh -c gets its own arguments
+set -u
+export LC_ALL=C
+unset TLR_CPU NO_COLOR
+
+here=$(cd "$(dirname "$0")/../.." && pwd)
+tlr=${1:-$here/tlr}
+case $tlr in /*) ;; *) tlr=$(pwd)/$tlr ;; esac
+[ -x "$tlr" ] || { echo "run.sh: $tlr: no such program; run make" >&2; exit 2; }
+folders=$here/tests/golden/hf_folders
+real=$here/models/smollm2-135m-instruct.bin
+
+tmp=$(mktemp -d "${TMPDIR:-/tmp}/tlr-cli.XXXXXX") || exit 2
+trap 'rm -rf "$tmp"' EXIT
+trap 'exit 130' INT TERM
+cd "$tmp" || exit 2
+
+passed=0 failed=0 skipped=0
+pass() { passed=$((passed + 1)); }
+fail() {
+    failed=$((failed + 1))
+    echo "FAIL: $1"
+    shift
+    for line; do echo "    $line"; done
+}
+skip() { skipped=$((skipped + 1)); echo "skip: $1"; }
+
+# try NAME STATUS STDOUT-GLOB STDERR-GLOB COMMAND...
+# Standard input is the file named by $in, nothing by default.
+in=/dev/null
+try() {
+    name=$1 want=$2 out_glob=$3 err_glob=$4
+    shift 4
+    "$@" <"$in" >out 2>err
+    rc=$?
+    ok=yes
+    [ $rc -eq "$want" ] || ok="exit status $rc, expected $want"
+    # shellcheck disable=SC2254 # they are patterns
+    case $(tr -d '\000' <out) in $out_glob) ;; *) ok="stdout, expected $out_glob" ;; esac
+    # shellcheck disable=SC2254
+    case $(cat err) in $err_glob) ;; *) ok="stderr, expected $err_glob" ;; esac
+    if [ "$ok" = yes ]; then
+        pass
+    else
+        fail "$name: $ok" "$*" "stdout: $(head -c 300 out)" "stderr: $(head -c 500 err)"
+    fi
+}
+
+no_temporaries() {
+    set -- .*tmp-*
+    if [ -e "$1" ]; then fail "temporaries stay: $*"; else pass; fi
+}
+
+same() { # NAME FILE FILE
+    if cmp -s "$2" "$3"; then pass; else
+        fail "$1: differs" "$(head -c 200 "$2")" "$(head -c 200 "$3")"
+    fi
+}
+
+json() { # NAME FILE JQ-CONDITION
+    command -v jq >/dev/null 2>&1 || { skip "$1: jq is not installed"; return; }
+    if jq -e "$3" "$2" >/dev/null 2>&1; then pass; else
+        fail "$1: expected $3" "$(head -c 500 "$2")"
+    fi
+}
+
+# ---- the program and its documents -----------------------------------------
+try version 0 'tlr [0-9]*' '' "$tlr" --version
+try help 0 'tlr *usage:*convert*inspect*run*' '' "$tlr" --help
+try 'help verb' 0 'usage: tlr run MODEL*' '' "$tlr" help run
+try 'no verb' 2 '' 'tlr: a verb is missing*' "$tlr"
+try 'wrong verb' 2 '' "tlr: there is no verb 'rnu'; did you mean run?*" "$tlr" rnu
+try 'far verb' 2 '' "tlr: there is no verb 'xyzzy'; tlr --help*" "$tlr" xyzzy
+try 'option first' 2 '' 'tlr: unknown option --json; options stand after*' "$tlr" --json run
+try 'help of nothing' 2 '' "tlr: there is no verb 'zz'*" "$tlr" help zz
+verbs='convert inspect run chat tokenize detokenize perplexity bench'
+for v in $verbs; do
+    try "$v --help" 0 "usage: tlr $v*--help*examples:*" '' "$tlr" "$v" --help
+    try "$v --nope" 2 '' 'tlr: unknown option --zzzzz*' "$tlr" "$v" --zzzzz
+done
+try 'help beats errors' 0 'usage: tlr run*' '' "$tlr" run --nope -h
+try man 0 '.Dd *.Sh EXIT STATUS*' '' "$tlr" --man
+if command -v mandoc >/dev/null 2>&1; then
+    cp out tlr.1
+    try 'man page lint' 0 '' '' mandoc -T lint -W style tlr.1
+else
+    skip 'man page lint: mandoc is not installed'
+fi
+for shell in bash zsh fish; do
+    try "completion $shell" 0 '*repeat-penalty*' '' "$tlr" --completion $shell
+    cp out completion
+    if command -v $shell >/dev/null 2>&1; then
+        try "completion $shell parses" 0 '' '' $shell -n completion
+    else
+        skip "completion $shell parses: $shell is not installed"
+    fi
+done
+try 'completion of what' 2 '' 'tlr: --completion: expected bash, zsh or fish*' "$tlr" --completion csh
+try 'full output' 1 '' 'tlr: standard output: writing failed: No space*' \
+    sh -c '"$1" --help >/dev/full' sh "$tlr"
+try 'closed output' 1 '' 'tlr: standard output: *' sh -c '"$1" --help >&-' sh "$tlr"
+
+# ---- option values ----------------------------------------------------------
+bad() { # WORDS OF MESSAGE, then command line
+    glob=$1
+    shift
+    try "$*" 2 '' "tlr: $glob" "$tlr" "$@"
+}
+bad 'unknown option --tmep; did you mean --temp?*' run m p --tmep 1
+bad 'unknown option -z; put -- before*' run m p -z
+bad 'unknown option --max; did you mean --max-tokens?*' run m p --max 3
+bad 'MODEL is missing*' run
+bad 'PROMPT is missing*' run m
+bad "unexpected operand 'world'; quote*" run m hello world
+bad '-n: a value (N) is missing*' run m p -n
+bad "-n: expected a whole number from 1 to *, found '0'*" run m p -n 0
+bad "-n: expected a whole number *, found '1x'*" run m p -n1x
+bad "-n: expected a whole number *, found ''*" run m p -n ''
+bad "--max-tokens: expected a whole *, found '99999999999999999999'*" run m p --max-tokens=99999999999999999999
+bad "--temp: expected a number from 0 to 100, found '-1'*" run m p --temp=-1
+bad "--temp: expected a number *, found 'nan'*" run m p --temp nan
+bad "--temp: expected a number *, found 'inf'*" run m p --temp inf
+bad "--top-k: expected *, found '-1'*" run m p --top-k -1
+bad "--top-p: expected *, found '0'*" run m p --top-p 0
+bad "--top-p: expected *, found '1.5'*" run m p --top-p 1.5
+bad "--min-p: expected *, found '1'*" run m p --min-p 1
+bad "--repeat-penalty: expected *, found '0'*" run m p --repeat-penalty 0
+bad "--seed: expected *, found 'x'*" run m p --seed x
+bad "--ctx: expected *, found '0'*" run m p --ctx 0
+bad "--kv: expected one of f32|f16|auto, found 'f8'*" run m p --kv f8
+bad "--cpu: expected one of ref|*, found 'mmx'*" run m p --cpu mmx
+bad '--threads: this process may use * found 4096*' run m p --threads 4096
+bad '--json takes no value*' run m p --json=1
+bad '--raw uses no template*' run m p --raw --system x
+bad '--output OUT is missing*' convert src
+bad "--type: expected one of f32|bf16|q8|q4|q4m, found 'q5'*" convert src -o x --type q5
+bad 'expected a MODEL or --random NAME, found neither*' bench
+bad 'expected a MODEL or --random NAME, found both*' bench m --random tiny-llama
+bad '--type goes with --random*' bench m --type q8
+bad "--branches: expected *, found '99'*" bench m --branches 99
+bad "--reps: expected *, found '0'*" bench m --reps 0
+bad "--ctx: expected *, found '3'*" perplexity m f --ctx 3
+stops=
+for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17; do stops="$stops --stop x$i"; done
+# shellcheck disable=SC2086
+bad '--stop: given more than 16 times*' run m p $stops
+try 'TLR_CPU' 2 '' "tlr: TLR_CPU: no level is called 'mmx'; this machine has ref*" \
+    env TLR_CPU=mmx "$tlr" run m p
+
+# ---- convert and inspect ----------------------------------------------------
+m=$tmp/tiny.bin
+try convert 0 '*tiny.bin: *tensors*without loss*verified*' '*' \
+    "$tlr" convert "$folders/tiny-llama" -o tiny.bin --type f32 --verify
+[ -f "$m" ] || { echo "cli: no model could be made, so nothing else can be tested"; exit 1; }
+try 'convert --json' 0 '{*' '*' "$tlr" convert "$folders/tiny-qwen2" -o q2.bin --json
+json 'convert --json' out '.tensors == .exact + .rounded and .path == "q2.bin" and .bytes > 1000'
+cp q2.bin q2a.bin
+try 'convert again' 0 '*' '*' "$tlr" convert "$folders/tiny-qwen2" -o q2.bin
+same 'the same bytes again' q2.bin q2a.bin
+try 'convert without source' 1 '' 'tlr: nosuch: *' "$tlr" convert nosuch -o x.bin
+mkdir empty
+try 'convert an empty folder' 1 '' 'tlr: *empty*' "$tlr" convert empty -o x.bin
+try 'unknown random' 1 '' 'tlr: *' "$tlr" convert random:nosuch -o x.bin
+try 'output in no folder' 1 '' 'tlr: nosuch/x.bin*' "$tlr" convert random:tiny-llama -o nosuch/x.bin
+try 'output is a folder' 1 '' 'tlr: *empty*' "$tlr" convert random:tiny-llama -o empty
+try 'source is output' 2 '' 'tlr: *source and output at once*' "$tlr" convert tiny.bin -o tiny.bin
+cp q2.bin old.bin
+try 'file limit' 1 '' 'tlr: *old.bin*' \
+    sh -c 'ulimit -f 32; "$1" convert random:tiny-llama -o old.bin' sh "$tlr"
+same 'file limit leaves the old model' old.bin q2.bin
+no_temporaries
+
+try inspect 0 '*llama*tokenizer*chat*per token*made from*' '' "$tlr" inspect "$m"
+try 'inspect --verify' 0 '*verified*' '*' "$tlr" inspect "$m" --verify
+try 'inspect --json' 0 '{*' '' "$tlr" inspect "$m" --json --tensors
+json 'inspect --json' out '.config.n_layers == 2 and (.tensors | length) > 10 and .tokenizer.tokens > 256 and .chat.name != null'
+try 'no such model' 1 '' 'tlr: nosuch.bin: *' "$tlr" inspect nosuch.bin
+try 'a folder as model' 1 '' 'tlr: empty: *' "$tlr" inspect empty
+: >zero.bin
+try 'an empty model' 1 '' 'tlr: zero.bin: *' "$tlr" inspect zero.bin
+try 'text as model' 1 '' 'tlr: *config.json: *' "$tlr" inspect "$folders/tiny-llama/config.json"
+size=$(wc -c <"$m")
+for n in 1 63 64 100 1000 $((size / 2)) $((size - 1)); do
+    head -c "$n" "$m" >cut.bin
+    try "cut to $n bytes" 1 '' 'tlr: cut.bin: *' "$tlr" run cut.bin x --raw -n 1
+done
+cp "$m" long.bin; printf x >>long.bin
+try 'one byte too many' 1 '' 'tlr: long.bin: *' "$tlr" inspect long.bin
+flip() { # OFFSET
+    cp "$m" flip.bin
+    byte=$(dd if="$m" bs=1 skip="$1" count=1 2>/dev/null | od -An -tu1 | tr -d ' ')
+    # shellcheck disable=SC2059
+    printf "\\$(printf %o $((byte ^ 64)))" | dd of=flip.bin bs=1 seek="$1" conv=notrunc 2>/dev/null
+}
+for at in 0 8 20 70 $((size - 5)) $((size / 2)); do
+    flip "$at"
+    try "bit flipped at $at" 1 '' 'tlr: flip.bin: *' "$tlr" inspect flip.bin --verify
+done
+
+# ---- tokenize and detokenize ------------------------------------------------
+printf 'Hello, world! \303\251\360\237\231\202\n<|im_start|>\t 12345  \033[31m\377\376' >text
+in=text
+try 'tokenize -' 0 '[0-9]*' '' "$tlr" tokenize "$m" -
+cp out ids
+try 'tokenize stdin' 0 '[0-9]*' '' "$tlr" tokenize "$m"
+same 'tokenize without operand' out ids
+try 'tokenize --json' 0 '{"ids": [[][0-9]*' '' "$tlr" tokenize "$m" - --json
+cp out ids.json
+json 'tokenize --json' ids.json '(.ids | length) == .count'
+in=ids.json
+try 'detokenize json' 0 '*' '' "$tlr" detokenize "$m" -
+same 'text from JSON' out text
+in=ids
+try 'detokenize plain' 0 '*' '' "$tlr" detokenize "$m"
+same 'text from ids' out text
+try 'detokenize --json' 0 '{"text": *' '' "$tlr" detokenize "$m" --json
+json 'detokenize --json' out '.text | startswith("Hello, world!")'
+in=/dev/null
+try 'tokenize nothing' 0 '{"ids": [[]], "count": 0}' '' "$tlr" tokenize "$m" '' --json
+try 'tokenize a folder' 0 '[0-9]*' '' "$tlr" tokenize "$folders/tiny-llama" 'Hello'
+cp out folder_ids
+try 'tokenize a model' 0 '[0-9]*' '' "$tlr" tokenize "$m" 'Hello'
+same 'a folder and its model' out folder_ids
+try 'special' 0 '[0-9]*' '' "$tlr" tokenize "$m" '<|im_start|>' --no-bos
+if [ "$(wc -w <out)" -eq 1 ]; then pass; else fail 'a special token is one id'; fi
+try 'no special' 0 '[0-9]*' '' "$tlr" tokenize "$m" '<|im_start|>' --no-special
+if [ "$(wc -w <out)" -gt 3 ]; then pass; else fail 'as text it is more than one'; fi
+try 'skip special' 0 'ab' '' sh -c '"$1" tokenize "$2" "a<|im_start|>b" | "$1" detokenize "$2" --skip-special' sh "$tlr" "$m"
+try pieces 0 '*"H*' '' "$tlr" tokenize "$m" 'Hello' --pieces
+try 'id too large' 2 '' 'tlr: id 999999: expected 0 to *' "$tlr" detokenize "$m" 999999
+try 'no id' 2 '' "tlr: expected a token id, found 'x'*" "$tlr" detokenize "$m" x
+printf '{"ids": [1, ' >broken; in=broken
+try 'broken JSON' 1 '' 'tlr: standard input: line 1*' "$tlr" detokenize "$m"
+in=/dev/null
+try 'no tokenizer: make' 0 '*' '*' "$tlr" convert random:tiny-llama -o random.bin
+try 'no tokenizer: tokenize' 1 '' 'tlr: random.bin: carries no tokenizer*' "$tlr" tokenize random.bin x
+try 'no tokenizer: run' 1 '' 'tlr: random.bin: carries no tokenizer*' "$tlr" run random.bin x
+# A reader that goes away: no message.
+i=0; while [ $i -lt 12 ]; do cat text text text text text text text text >big; cp big text; i=$((i + 4)); done
+head -c 400000 text >big
+{ "$tlr" tokenize "$m" - <big 2>err; echo $? >rc; } | head -c 1 >/dev/null
+if [ "$(cat rc)" -eq 1 ] && ! [ -s err ]; then pass; else fail 'reader goes away' "$(cat rc err)"; fi
+
+# ---- run --------------------------------------------------------------------
+try run 0 '?*' '' "$tlr" run "$m" 'The river' --temp 0 -n 40
+cp out answer
+printf 'The river' >prompt; in=prompt
+try 'prompt from stdin' 0 '?*' '' "$tlr" run "$m" - --temp 0 -n 40
+same 'prompt from stdin' out answer
+in=/dev/null
+try 'run --json' 0 '{*' '' "$tlr" run "$m" 'The river' --temp 0 -n 40 --json
+cp out run.json
+json 'run --json' run.json '(.ids | length) == .completion_tokens and .completion_tokens <= 40
+    and .prompt_tokens > 3 and (.finish_reason | . == "stop" or . == "length")
+    and .load_ms > 0 and .ttft_ms > 0 and .prefill_tok_s > 0 and .decode_tok_s >= 0
+    and .peak_rss_bytes > 1000000 and .template != null'
+ids_of() { sed 's/.*"ids": \(\[[^]]*\]\).*/\1/' "$1"; }
+ids_of run.json >ids1
+for option in '-t 1' '-t 2' '--seed 9' '--stats'; do
+    case $option in '-t 2') [ "$(nproc 2>/dev/null || echo 1)" -ge 2 ] || continue ;; esac
+    # shellcheck disable=SC2086
+    try "run $option" 0 '{*' '*' "$tlr" run "$m" 'The river' --temp 0 -n 40 --json $option
+    ids_of out >ids2
+    same "the same ids with $option" ids2 ids1
+done
+try 'run --stats' 0 '*' '*load*prompt*tok/s*threads*kernels*template*KV*' "$tlr" run "$m" x --stats -n 4
+try 'TLR_CPU=ref' 0 '*' '*ref kernels*' env TLR_CPU=ref "$tlr" run "$m" x --stats -n 4
+try '--cpu wins' 0 '*' '*ref kernels*' env TLR_CPU=nosuch "$tlr" run "$m" x --stats -n 4 --cpu ref
+try 'kv f32' 0 '*' '*f32*' "$tlr" run "$m" x --stats -n 4 --kv f32
+try 'raw' 0 '*' '*template none*' "$tlr" run "$m" 'The river' --raw --stats -n 4
+try 'estimate' 0 'weights *total *' '' "$tlr" run "$m" --estimate
+try 'estimate json' 0 '{*' '' "$tlr" run "$m" --estimate --json --ctx 100
+json 'estimate json' out '.total_bytes >= .weights_bytes + .kv_bytes'
+try 'seed' 0 '{*' '' "$tlr" run "$m" x --temp 1.5 --seed 5 -n 20 --json --top-k 50 --top-p 0.9 --min-p 0.01
+ids_of out >ids1
+try 'seed again' 0 '{*' '' "$tlr" run "$m" x --temp 1.5 --seed 5 -n 20 --json --top-k 50 --top-p 0.9 --min-p 0.01
+ids_of out >ids2
+same 'the same seed' ids1 ids2
+try 'another seed' 0 '{*' '' "$tlr" run "$m" x --temp 1.5 --seed 6 -n 20 --json --top-k 50 --top-p 0.9 --min-p 0.01
+ids_of out >ids2
+if cmp -s ids1 ids2; then fail 'another seed makes the same text'; else pass; fi
+for seed in 1 2 3 4 5 6; do
+    "$tlr" run "$m" x --raw --temp 5 --seed $seed -n 200 >out 2>err
+    if iconv -f UTF-8 -t UTF-8 out >/dev/null 2>&1; then pass; else fail "broken UTF-8 with seed $seed"; fi
+done
+
+# Stop strings: cut before the first one, wherever tokens end.
+stop=$(grep -ao '[a-z][a-z,. ]' answer | sed -n 3p)
+if [ -n "$stop" ]; then
+    whole=$(cat answer)
+    printf '%s\n' "${whole%%"$stop"*}" >expected
+    try 'stop' 0 '*' '' "$tlr" run "$m" 'The river' --temp 0 -n 40 --stop "$stop" --stop 'zq#zq#'
+    same 'text before the stop string' out expected
+    try 'stop --json' 0 '*"finish_reason": "stop"*' '' "$tlr" run "$m" 'The river' --temp 0 -n 40 --stop "$stop" --json
+    try 'a stop that never comes' 0 '*' '' "$tlr" run "$m" 'The river' --temp 0 -n 40 --stop "${stop}zq#zq#"
+    same 'text that was held back' out answer
+else
+    fail 'no two letters in the answer to use as stop string' "$(cat answer)"
+fi
+
+# What does not fit is refused, never cut.
+head -c 6000 "$folders/make.py" >long.txt; in=long.txt
+try 'prompt too long' 1 '' 'tlr: prompt: [0-9]* tokens do not fit the context of 64; shorten it or give it --ctx*' \
+    "$tlr" run "$m" - --ctx 64
+try 'prompt too long for the model' 1 '' 'tlr: prompt: [0-9]* tokens do not fit the context of 512; shorten it' \
+    "$tlr" run "$m" -
+in=/dev/null
+try 'context too long' 1 '' 'tlr: *4096*512*' "$tlr" run "$m" x --ctx 4096
+try 'empty prompt' 2 '' 'tlr: the prompt is empty*' "$tlr" run "$m" '' --raw
+try 'context ends the answer' 0 '*' '*' "$tlr" run "$m" 'The river' --raw --temp 3 --seed 1 -n 5000 --ctx 40 --json
+json 'context ends the answer' out '.prompt_tokens + .completion_tokens <= 41'
+try 'run into a full disk' 1 '' 'tlr: standard output: writing failed: No space*' \
+    sh -c '"$1" run "$2" x -n 8 >/dev/full' sh "$tlr" "$m"
+try 'prompt after --' 0 '*' '' "$tlr" run "$m" -n 2 -- --temp
+
+# On a terminal nothing of a model is obeyed.
+if script -qec true /dev/null </dev/null >/dev/null 2>&1; then
+    escape=$(printf '\033[31mred\007' | "$tlr" tokenize "$m" -)
+    script -qec "'$tlr' detokenize '$m' $escape 2>/dev/null" /dev/null </dev/null >out 2>/dev/null
+    if grep -q 'red' out && ! tr -d '\r\n' <out | grep -q '[[:cntrl:]]'; then pass; else
+        fail 'control characters reach the terminal' "$(od -c out | head -5)"
+    fi
+else
+    skip 'control characters on a terminal: no util-linux script'
+fi
+
+# ---- chat -------------------------------------------------------------------
+printf 'The river\n/reset\n\n/help\nThe river\n/nosuch\nagain\n/exit\nnever\n' >talk.txt; in=talk.txt
+try chat 0 '?*' '*/reset*there is no command /nosuch*' "$tlr" chat "$m" --temp 0 -n 12
+cp out chat_out
+in=/dev/null
+"$tlr" run "$m" 'The river' --temp 0 -n 12 >one 2>/dev/null
+n=$(wc -c <one)
+head -c "$n" chat_out >first
+tail -c +"$((n + 1))" chat_out | head -c "$n" >second
+same 'first reply is that of run' first one
+same 'after /reset the same again' second one
+try 'chat, end of input' 0 '' '' "$tlr" chat "$m"
+{ tr '\n' ' ' <long.txt; echo; echo 'The river'; } >talk.txt; in=talk.txt
+try 'chat: message too long' 1 '?*' 'tlr: prompt: [0-9]* tokens do not fit*' "$tlr" chat "$m" --temp 0 -n 12
+same 'chat goes on after it' out one
+i=0; while [ $i -lt 60 ]; do echo 'Tell me more about the river.'; i=$((i + 1)); done >talk.txt
+try 'chat: context full' 1 '?*' '*tokens after [0-9]* of the conversation do not fit*' "$tlr" chat "$m" --temp 0 -n 8
+in=/dev/null
+
+# ---- perplexity and bench ---------------------------------------------------
+try perplexity 0 'perplexity [0-9]*' '*' "$tlr" perplexity "$m" "$folders/make.py" --ctx 128
+in=$folders/make.py
+try 'perplexity --json' 0 '{*' '*' "$tlr" perplexity "$m" - --ctx 128 --json --chunks 3
+json 'perplexity --json' out '.ppl > 1 and .tokens == 3 * 63 and .windows == 3 and (.ppl | log) - .nll < 1e-6'
+in=/dev/null
+try 'text too short' 1 '' 'tlr: *prompt: has * tokens, and one window takes 128*' "$tlr" perplexity "$m" prompt --ctx 128
+try 'bench --json' 0 '{*' '*' "$tlr" bench "$m" -p 16 -n 8 -r 2 -d 4 --branches 3 --json
+json 'bench --json' out '.prefill_tok_s > 0 and .decode_tok_s > 0 and .stream_gb_s > 0 and .read_gb_s > 0
+    and .weight_bytes_per_token > 0 and .peak_rss_bytes > 0 and .load_ms > 0 and .ttft_ms > 0 and .branch_ratio > 0'
+try 'bench --random' 0 '*pp16*tg8*per token*' '*' "$tlr" bench --random tiny-qwen3 --type q4 -p 16 -n 8 -r 1
+try 'bench nothing' 1 '' 'tlr: *' "$tlr" bench --random nosuch
+
+# ---- interrupts -------------------------------------------------------------
+dfl=
+if env --default-signal=INT true 2>/dev/null; then dfl='env --default-signal=INT'; fi
+# interrupt READY-COMMAND SIGNAL COMMAND...: sends the signal when the ready
+# command succeeds; exit status to rc.
+interrupt() {
+    ready=$1 signal=$2
+    shift 2
+    rm -f pid
+    (
+        i=0
+        until [ -s pid ] && sh -c "$ready" >/dev/null 2>&1; do
+            i=$((i + 1)); [ $i -gt 600 ] && break
+            sleep 0.05
+        done
+        kill "-$signal" "$(cat pid)"
+    ) &
+    # shellcheck disable=SC2086
+    $dfl sh -c 'echo $$ >pid; exec "$@"' sh "$@" >out 2>err </dev/null
+    rc=$?
+    wait
+}
+cp q2.bin old.bin
+interrupt 'ls .old.bin.tmp-*' TERM "$tlr" convert random:qwen2.5-0.5b -o old.bin --type q8
+if [ $rc -eq 1 ] && grep -q cancelled err; then pass; else fail "convert, interrupted: $rc" "$(cat err)"; fi
+same 'an interrupted convert leaves the old model' old.bin q2.bin
+no_temporaries
+interrupt 'grep -q perplexity err' INT "$tlr" perplexity "$m" big --ctx 512
+if [ $rc -eq 1 ] && grep -q cancelled err; then pass; else fail "perplexity, interrupted: $rc" "$(cat err)"; fi
+if [ -f "$real" ]; then
+    interrupt 'test -s out' INT "$tlr" run "$real" 'Write a very long story about a river.' -n 4000
+    if [ $rc -eq 0 ] && grep -q cancelled err && [ "$(tail -c 1 out | od -An -tu1)" -eq 10 ]; then pass; else
+        fail "run, interrupted: $rc" "$(cat err)"
+    fi
+    # The whole conversation spelled out gives the reply of a chat that kept
+    # its cache.
+    printf 'What is the capital of France?\nAnd of Italy?\n' >talk.txt
+    "$tlr" chat "$real" --temp 0 -n 40 --system 'Be brief.' <talk.txt >out 2>err
+    "$tlr" run "$real" 'What is the capital of France?' --temp 0 -n 40 --system 'Be brief.' >first 2>err
+    { printf '<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n'
+      printf '%s<|im_end|>\n<|im_start|>user\nAnd of Italy?<|im_end|>\n<|im_start|>assistant\n' "$(cat first)"; } >talk.txt
+    "$tlr" run "$real" - --raw --temp 0 -n 40 <talk.txt >second 2>err
+    cat first second >both
+    same 'chat is the conversation sent at once' out both
+    try 'the capital of France' 0 '*"text": " Paris*' '' "$tlr" run "$real" 'The capital of France is' --raw --temp 0 -n 8 --json
+else
+    skip 'run, interrupted: needs the real model (make demo)'
+    skip 'chat is the conversation sent at once: needs the real model'
+    skip 'the capital of France: needs the real model'
+fi
+
+if [ "$skipped" -gt 0 ] && [ -n "${TLR_NO_SKIP:-}" ]; then
+    echo "cli: $skipped skipped, and TLR_NO_SKIP is set"
+    failed=$((failed + 1))
+fi
+echo "cli: $passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]
