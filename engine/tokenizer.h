@@ -38,6 +38,13 @@ enum tlr_encode_flags {
 int tlr_encode(const struct tlr_tokenizer *t, const char *text, size_t len,
                unsigned flags, struct tlr_ids *out, struct tlr_err *err);
 
+/* The first added token in text at or after *pos: its id, and *start and *pos
+ * become its beginning and end; -1 if there is none.  For text that is trusted to
+ * name special tokens. */
+int32_t tlr_tokenizer_next_added(const struct tlr_tokenizer *t,
+                                 const char *text, size_t len, size_t *start,
+                                 size_t *pos);
+
 /* The bytes of one token (borrowed, may be part of a character); len 0 for ids
  * out of range and holes. */
 struct tlr_bytes tlr_token_bytes(const struct tlr_tokenizer *t, int32_t id);

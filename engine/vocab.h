@@ -60,15 +60,20 @@ struct tlr_vocab {
     const struct tlr_vocab_merge *merges; /* [n_merges] */
 };
 
+/* What every vocabulary is held to, wherever it comes from: known enums and
+ * flags, ids within range, no over-long and (other than UNUSED) no empty token,
+ * added tokens in UTF-8, merges whose result is the concatenation of their
+ * parts.  A single byte without a token is allowed (SmolLM2 lacks 21): such a
+ * byte has no id and encoding drops it, as Hugging Face does. */
+int tlr_vocab_check(const struct tlr_vocab *v, const char *where,
+                    struct tlr_err *err);
+
 /* Byte form, allocated with tlr_calloc (free with tlr_free). */
 int tlr_vocab_pack(const struct tlr_vocab *v, uint8_t **out, size_t *out_len,
                    struct tlr_err *err);
 
 /* Checked view of a packed vocabulary; token bytes stay in `bytes`, the arrays
- * are allocated and freed by tlr_vocab_clear.  Refuses ids out of range,
- * over-long or (other than UNUSED) empty tokens, merges whose result is not the
- * concatenation of its parts, missing single bytes, unknown enums and flags.
- * `where` opens the message. */
+ * are allocated and freed by tlr_vocab_clear.  `where` opens the message. */
 int tlr_vocab_unpack(struct tlr_vocab *out, struct tlr_bytes bytes,
                      const char *where, struct tlr_err *err);
 void tlr_vocab_clear(struct tlr_vocab *v);

@@ -1,0 +1,29 @@
+/* json.h - strict reading of a JSON object from bytes that nobody vouches for:
+ * bounded size and depth, no duplicate keys, no unknown keys. */
+#ifndef TLR_ENGINE_JSON_H
+#define TLR_ENGINE_JSON_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/err.h"
+#include "base/span.h"
+
+enum { TLR_JSON_MAX_DEPTH = 64 };
+
+/* The object in bytes; json_decref it.  `where` opens the message. */
+int tlr_json_object(json_t **out, struct tlr_bytes bytes, size_t max_bytes,
+                    const char *where, struct tlr_err *err);
+/* Every key of object is in the NULL-terminated list. */
+int tlr_json_check_keys(const json_t *object, const char *const *known,
+                        const char *where, struct tlr_err *err);
+/* "<where>: <key>: expected <expected>, found <type>". */
+int tlr_json_wrong(const json_t *value, const char *key, const char *expected,
+                   const char *where, struct tlr_err *err);
+
+/* Text of value, which may be NULL, as tlr_free-able bytes. */
+int tlr_json_dump(const json_t *value, char **out, size_t *out_len,
+                  struct tlr_err *err);
+
+#endif
