@@ -45,7 +45,7 @@ void cli_interrupt_release(void);
 bool cli_interrupted(void);
 
 /* ---- progress on standard error (progress.c) ----
- * On a terminal one line that is redrawn, otherwise a line for every tenth. */
+ * On a terminal one line that is redrawn, otherwise now and then a line. */
 struct cli_progress {
     const char *label;
     bool counts_bytes;

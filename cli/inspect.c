@@ -288,7 +288,7 @@ static void print_provenance(const struct tlr_file *f)
         const char *name = json_string_value(json_object_get(s, "name"));
         const char *sha = json_string_value(json_object_get(s, "sha256"));
         cli_printf("%s%s%s%s\n", i ? "             " : "made from    ",
-                   name ? name : "?", sha ? "  sha256 " : "", sha ? sha : "");
+                   name ? name : "?", sha && sha[0] ? "  sha256 " : "", sha ? sha : "");
     }
     json_decref(j);
 }

@@ -5,13 +5,14 @@
 #include "cli/cli.h"
 #include "cli/output.h"
 
-enum { REDRAW_NS = 100 * 1000 * 1000, BAR = 24 };
+enum { REDRAW_NS = 100 * 1000 * 1000, LINE_NS = 1000 * 1000 * 1000, BAR = 24 };
 
 void cli_progress_begin(struct cli_progress *p, const char *label,
                         bool counts_bytes)
 {
+    uint64_t now = tlr_now_ns();
     *p = (struct cli_progress){ .label = label, .counts_bytes = counts_bytes,
-                                .begun_ns = tlr_now_ns() };
+                                .begun_ns = now, .drawn_ns = now };
 }
 
 /* "123.4 MiB/s, 0:42 left" */
@@ -60,7 +61,8 @@ void cli_progress_set(struct cli_progress *p, uint64_t done, uint64_t total,
         draw_bar(p, percent, rate, what);
         p->drawn_ns = now;
         p->is_drawn = true;
-    } else if (percent / 10 > p->tenth) {
+    } else if (percent / 10 > p->tenth && now - p->drawn_ns >= LINE_NS) {
+        p->drawn_ns = now;
         p->tenth = percent / 10;
         rate_text(p, now, done, total, rate, sizeof rate);
         cli_note("%s: %d%%  %s", p->label, percent, rate);

@@ -18,7 +18,7 @@ struct tokenize_args {
 static const struct cli_operand operands[] = {
     { .name = "MODEL", .kind = CLI_FILE,
       .at = offsetof(struct tokenize_args, model),
-      .help = "a model file, a .gguf file or a Hugging Face folder" },
+      .help = "a model file, a .gguf file, a Hugging Face folder or tokenizer.json" },
     { .name = "TEXT", .kind = CLI_TEXT, .optional = true,
       .at = offsetof(struct tokenize_args, text),
       .help = "the text; - or nothing reads standard input" },

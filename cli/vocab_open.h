@@ -1,7 +1,7 @@
 /* vocab_open.h - a tokenizer without its model's weights.
  *
- * From a model file, or from what tlr convert reads: a .gguf file or a Hugging
- * Face folder.
+ * From a model file, a .gguf file, a tokenizer.json or the Hugging Face folder
+ * that holds one.
  */
 #ifndef TLR_CLI_VOCAB_OPEN_H
 #define TLR_CLI_VOCAB_OPEN_H
