@@ -13,6 +13,7 @@
 
 #include "base/err.h"
 #include "base/span.h"
+#include "engine/bpe.h"
 #include "engine/vocab.h"
 
 /* A vocabulary with what it points to.  Zero it first; read `vocab`, leave the
@@ -23,8 +24,7 @@ struct tlr_vocab_owned {
     struct tlr_vocab_merge *merges;
     uint8_t *bytes; /* of all tokens */
     size_t n_bytes, cap_bytes;
-    uint32_t *index; /* hash of token bytes -> id + 1, open addressing */
-    size_t n_index;
+    struct tlr_token_index index;
 };
 
 /* A zeroed one is allowed, and so is one that a failed read left behind. */
