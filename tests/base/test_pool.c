@@ -70,13 +70,18 @@ START_TEST(every_item_once)
 }
 END_TEST
 
-/* Long enough for every worker to fall asleep before the next region. */
+/* Long enough for every waiting thread to fall asleep. */
+static void nap(void)
+{
+    const struct timespec time = {.tv_nsec = 2000000};
+    nanosleep(&time, NULL);
+}
+
 START_TEST(sleepers_wake)
 {
     struct tlr_pool *pool = new_pool(_i);
     for (int i = 0; i < 30; i++) {
-        const struct timespec nap = {.tv_nsec = 2000000};
-        nanosleep(&nap, NULL);
+        nap();
         run_and_check(pool, 5);
         run_and_check(pool, 50);
     }
@@ -110,6 +115,7 @@ END_TEST
 struct meeting {
     atomic_int n_here, n_open, n_shut, calls_of[MAX_TEAM];
     int n_expected;
+    bool late; /* the workers end long after the caller */
 };
 
 /* Ends only when every thread of the pool is in an item of its own. */
@@ -124,6 +130,9 @@ static void meet(void *ctx, int item, int thread)
     }
     if (thread > 0) {
         sigset_t set;
+        if (m->late) {
+            nap();
+        }
         pthread_sigmask(SIG_BLOCK, NULL, &set);
         atomic_fetch_add(&m->n_shut, sigismember(&set, SIGINT) &&
                                          sigismember(&set, SIGTERM));
@@ -136,7 +145,10 @@ START_TEST(all_threads_take_part)
 {
     struct tlr_pool *pool = new_pool(_i);
     for (int i = 0; i < 20; i++) {
-        struct meeting m = {.n_expected = _i};
+        struct meeting m = {.n_expected = _i, .late = i % 4 == 1};
+        if (i % 4 == 2) {
+            nap(); /* a bell that wakes nobody would leave the caller alone */
+        }
         tlr_pool_run(pool, meet, &m, _i);
         for (int t = 0; t < _i; t++) {
             ck_assert_int_eq(atomic_load(&m.calls_of[t]), 1);
