@@ -55,7 +55,7 @@ static int check_versions(struct tlr_file *f, struct tlr_err *err)
                                ? " (a big-endian file)"
                                : "");
     }
-    if (version == 0 || min_reader == 0 || min_reader > version) {
+    if (min_reader == 0 || min_reader > version) {
         return tlr_err_set(err, TLR_EFORMAT,
                            "%s: version: expected 1 <= minimum reader <= "
                            "version, found minimum reader %" PRIu32

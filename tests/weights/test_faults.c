@@ -3,9 +3,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -281,6 +282,40 @@ START_TEST(descriptor_is_written_afresh)
 }
 END_TEST
 
+/* After a lost write nothing may be committed, even if the next would work. */
+START_TEST(full_descriptor_is_not_committed)
+{
+    struct tiny t = tiny_model(TLR_FAMILY_LLAMA, TLR_F32);
+    enum tlr_type types[TINY_MAX_TENSORS] = {TLR_F32};
+    struct tlr_err err = TLR_ERR_INIT;
+    struct tlr_writer *w;
+    struct rlimit before, small;
+    FILE *file = tmpfile();
+    ck_assert_ptr_nonnull(file);
+    ck_assert_int_eq(tlr_writer_begin_fd(&w, fileno(file), "fd", &t.config,
+                                         types, &err),
+                     0);
+    size_t len;
+    uint8_t *data = tiny_tensor(&t, 0, &len);
+    signal(SIGXFSZ, SIG_IGN);
+    ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &before), 0);
+    small = before;
+    small.rlim_cur = 2500; /* inside the first tensor */
+    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &small), 0);
+    int rc = tlr_writer_data(w, data, len, &err);
+    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &before), 0);
+    expect_error(rc, TLR_EIO, &err, "fd: cannot write");
+    tlr_free(data);
+    for (uint32_t i = 0; i < tlr_config_n_tensors(&t.config); i++) {
+        data = tiny_tensor(&t, i, &len);
+        ck_assert_int_lt(tlr_writer_data(w, data, len, NULL), 0);
+        tlr_free(data);
+    }
+    expect_error(tlr_writer_commit(w, &err), TLR_EUSAGE, &err, "incomplete");
+    fclose(file);
+}
+END_TEST
+
 Suite *suite_faults(void);
 Suite *suite_faults(void)
 {
@@ -295,6 +330,7 @@ Suite *suite_faults(void)
     tcase_add_test(tc, writer_refuses_too_much_data);
     tcase_add_test(tc, writer_refuses_types_and_configs);
     tcase_add_test(tc, descriptor_is_written_afresh);
+    tcase_add_test(tc, full_descriptor_is_not_committed);
     suite_add_tcase(s, tc);
     return s;
 }
