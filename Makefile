@@ -57,6 +57,7 @@ STACK_weights := weights kernels base
 STACK_engine  := engine weights kernels base
 STACK_convert := convert engine weights kernels base
 STACK_model   := convert engine weights kernels base
+STACK_tokenizer := convert engine weights kernels base
 STACK_cli     := convert engine weights kernels base
 STACK_real    := convert engine weights kernels base
 libs_of        = $(patsubst %,$(BUILD)/lib%.a,$(STACK_$(1)))

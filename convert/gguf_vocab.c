@@ -8,7 +8,6 @@
 
 #include <string.h>
 
-#include "base/mem.h"
 
 /* tokenizer.ggml.token_type */
 enum {
