@@ -1,4 +1,4 @@
-/* reader_internal.h - an open model file, as reader.c and verify.c see it. */
+/* reader_internal.h - an open model file, as the files of the reader see it. */
 #ifndef TLR_WEIGHTS_READER_INTERNAL_H
 #define TLR_WEIGHTS_READER_INTERNAL_H
 
@@ -29,6 +29,10 @@ struct tlr_file {
     uint32_t *index;            /* 1 + number of the tensor, by hash of name */
     uint32_t index_mask;
 };
+
+/* Fills everything but map, label, index and fingerprint from bytes and len, or
+ * says why they are no model. */
+int tlr_file_check(struct tlr_file *f, struct tlr_err *err);
 
 /* "LABEL: KINDNAME: expected checksum ..." unless the bytes have it. */
 int tlr_file_check_crc(const struct tlr_file *f, const char *kind,
