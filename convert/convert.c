@@ -56,21 +56,33 @@ struct job {
 
 /* ---- one band ---- */
 
-/* What rounding did to the band; a decoded value that is not finite means that
- * a scale did not fit. */
+/* Largest magnitude whose scale (and minimum) still fits f16. */
+static double largest_of(enum tlr_type type)
+{
+    const double f16_max = 65504.0;
+    switch (type) {
+    case TLR_Q8: return f16_max * 127.0;
+    case TLR_Q4: return f16_max * 8.0;
+    case TLR_Q4M: return f16_max;
+    default: return HUGE_VAL;
+    }
+}
+
+/* What rounding did to the band. */
 static int measure(struct band *b, const struct tlr_plan_tensor *t)
 {
     uint32_t n_cols = t->want.n_cols;
     for (uint32_t r = 0; r < b->n_rows; r++) {
         const float *x = b->rows + (size_t)r * n_cols;
         tlr_row_decode(t->type, b->decoded, b->out, r, (int)n_cols);
-        double err2 = 0.0, ref2 = 0.0;
+        double err2 = 0.0, ref2 = 0.0, largest = 0.0;
         for (uint32_t c = 0; c < n_cols; c++) {
+            largest = fmax(largest, fabs((double)x[c]));
             double e = (double)b->decoded[c] - (double)x[c];
             err2 += e * e;
             ref2 += (double)x[c] * (double)x[c];
         }
-        if (!isfinite(err2)) {
+        if (!isfinite(err2) || largest > largest_of(t->type)) {
             return tlr_err_set(&b->err, TLR_EFORMAT,
                                "tensor %s: row %u: values are too large for "
                                "type %s; use --type f32",

@@ -446,7 +446,7 @@ int tlr_gguf_parse(struct tlr_gguf *out, const void *bytes, size_t len,
     memset(out, 0, sizeof *out);
     out->where = where;
     struct tlr_span s = tlr_span_of(bytes, len);
-    uint64_t n_tensors, n_kv;
+    uint64_t n_tensors = 0, n_kv = 0;
     int rc = check_header(out, &s, &n_tensors, &n_kv, err);
     if (rc) {
         return rc;

@@ -63,16 +63,12 @@ static int join(char **out, const char *dir, const char *name,
     return 0;
 }
 
+/* Allocates nothing: "no memory" must not read as "no such file". */
 static bool has_file(const struct hf_source *s, const char *name)
 {
-    char *path;
-    struct tlr_err ignored = TLR_ERR_INIT;
-    if (join(&path, s->dir, name, &ignored) != 0) {
-        return false;
-    }
-    bool found = access(path, F_OK) == 0;
-    tlr_free(path);
-    return found;
+    char path[4096];
+    int len = snprintf(path, sizeof path, "%s/%s", s->dir, name);
+    return len > 0 && (size_t)len < sizeof path && access(path, F_OK) == 0;
 }
 
 /* Maps a file of the folder and notes it as a source.  *path is tlr_free'd by

@@ -219,7 +219,7 @@ static const json_t *rope_object(const json_t *root, const char **key)
 static int read_theta(struct tlr_hf_config *out, const json_t *root,
                       const char *where, struct tlr_err *err)
 {
-    const char *key;
+    const char *key = "";
     const json_t *rope = rope_object(root, &key);
     out->rope_theta = 10000.0; /* transformers' default */
     int rc;
@@ -285,8 +285,9 @@ int tlr_hf_config_read(struct tlr_hf_config *out, const json_t *root,
         (rc = tlr_config_check(c, where, err))) {
         return rc;
     }
-    const char *key;
-    return read_scaling(out, rope_object(root, &key), key, where, err);
+    const char *key = "";
+    const json_t *rope = rope_object(root, &key);
+    return read_scaling(out, rope, key, where, err);
 }
 
 /* ---- generation_config.json ---- */

@@ -45,7 +45,7 @@ int tlr_json_parse(json_t **out, const char *bytes, size_t len,
     }
     json_error_t e;
     json_t *root = json_loadb(bytes, len, JSON_REJECT_DUPLICATES, &e);
-    if (!root && json_error_code(&e) == json_error_out_of_memory) {
+    if (!root && e.text[0] == '\0') { /* jansson's word for no memory */
         return tlr_err_nomem(err, where, len);
     }
     if (!root) {

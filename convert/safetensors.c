@@ -125,8 +125,8 @@ static int read_entry(const struct reader *r, struct tlr_safetensor *t,
                            "damaged",
                            r->where, name, tlr_json_type_name(entry));
     }
-    unsigned bits;
-    uint64_t n_bytes, at[2];
+    unsigned bits = 0;
+    uint64_t n_bytes = 0, at[2];
     int rc = read_dtype(r, t, entry, &bits);
     if (rc || (rc = read_shape(r, t, entry, bits, &n_bytes))) {
         return rc;

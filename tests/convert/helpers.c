@@ -40,10 +40,26 @@ const char *tmp_path(const char *name)
     return path;
 }
 
+static void empty_folder(const char *path)
+{
+    DIR *dir = opendir(path);
+    ck_assert_msg(dir != NULL, "%s cannot be read", path);
+    struct dirent *e;
+    while ((e = readdir(dir))) {
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) {
+            char name[1024];
+            snprintf(name, sizeof name, "%s/%s", path, e->d_name);
+            ck_assert_int_eq(remove(name), 0);
+        }
+    }
+    closedir(dir);
+}
+
 const char *copy_folder(const char *golden, const char *name)
 {
     const char *to = tmp_path(name);
     mkdir(to, 0777);
+    empty_folder(to);
     DIR *dir = opendir(golden);
     ck_assert_msg(dir != NULL, "%s cannot be read", golden);
     struct dirent *e;
