@@ -55,7 +55,7 @@ void TLR_FN(rope)(float *x, const float *cos, const float *sin, int n_heads,
 }
 
 /* With t = exp(-|g|) nothing overflows: sigmoid(g) is 1/(1+t) or t/(1+t).
- * Error: 2^-21 relative, and |g * up| * 2^-126 where t is flushed to zero. */
+ * Error: 2^-21 relative, and |g * up| * 2^-125 where t is flushed to zero. */
 TLR_INLINE vf swiglu_of(vf g, vf up)
 {
     vf t = vf_exp(vf_negabs(g));

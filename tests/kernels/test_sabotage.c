@@ -1,0 +1,224 @@
+/* test_sabotage.c - the prover proven: kernels broken on purpose, each of which
+ * must be caught.  A broken kernel calls ref and then spoils what it wrote, or
+ * is given spoiled inputs; the honest wrapper must pass. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tests/kernels/prover.h"
+
+enum crime {
+    HONEST,
+    ALL_ZEROS,
+    SWAPPED_SIGN,
+    DROPPED_TAIL,
+    ONE_OFF,
+    PAST_THE_END,
+    BEFORE_THE_START,
+    ONE_ULP, /* only exact operations must see it */
+    /* matvec only */
+    SKIPPED_BLOCK,
+    DEPENDS_ON_N_X,
+    READS_PAST_X,
+    N_CRIMES
+};
+
+static const char *const crime_names[N_CRIMES] = {
+    "honest",         "all zeros",        "swapped sign",  "dropped tail",
+    "one off",        "past the end",     "before start",  "one ulp",
+    "skipped block",  "depends on n_x",   "reads past x"};
+
+static enum crime crime;
+static tlr_any_fn *honest_fn;
+
+/* What stood at the end before the call. */
+static uint32_t old_last;
+
+static void before(const void *out, size_t n, size_t size)
+{
+    old_last = 0;
+    if (n > 0)
+        memcpy(&old_last, (const char *)out + (n - 1) * size, size);
+}
+
+/* Spoils n elements at out; the sign is the top bit of an element. */
+static void spoil(void *out, size_t n, size_t size)
+{
+    unsigned char *p = out;
+    if (n == 0)
+        return;
+    switch (crime) {
+    case ALL_ZEROS: memset(p, 0, n * size); break;
+    case SWAPPED_SIGN: p[(n / 2 + 1) * size - 1] ^= 0x80; break;
+    case DROPPED_TAIL: memcpy(p + (n - 1) * size, &old_last, size); break;
+    case ONE_OFF: memmove(p, p + size, (n - 1) * size); break;
+    case PAST_THE_END: p[n * size] ^= 1; break;
+    case BEFORE_THE_START: p[-1] ^= 1; break;
+    case ONE_ULP: p[n / 2 * size] ^= 1; break;
+    default: break;
+    }
+}
+
+static void bad_matvec(float *y, size_t y_stride, const void *w, const float *x,
+                       size_t x_stride, int n_x, int n_rows, int n_cols)
+{
+    size_t n = (size_t)(n_x - 1) * x_stride + (size_t)n_cols;
+    float *copy = malloc(n * sizeof *copy);
+    ck_assert_ptr_nonnull(copy);
+    memcpy(copy, x, n * sizeof *copy);
+    for (int c = n_cols / 2; crime == SKIPPED_BLOCK && c < n_cols; c++) {
+        if (c < n_cols / 2 + 32)
+            copy[c] = 0;
+    }
+    if (crime == READS_PAST_X)
+        copy[0] += 1e-30f * ((const volatile float *)x)[n];
+    before(y, (size_t)n_rows, sizeof *y);
+    ((tlr_matvec_fn *)honest_fn)(y, y_stride, w, copy, x_stride, n_x, n_rows,
+                                 n_cols);
+    if (crime == DEPENDS_ON_N_X && n_x > 1)
+        y[0] = nextafterf(y[0], 1);
+    spoil(y, (size_t)n_rows, sizeof *y);
+    free(copy);
+}
+
+static void bad_dequant(float *dst, const void *w, int n_rows, int n_cols)
+{
+    size_t n = (size_t)n_rows * (size_t)n_cols;
+    before(dst, n, sizeof *dst);
+    ((tlr_dequant_fn *)honest_fn)(dst, w, n_rows, n_cols);
+    spoil(dst, n, sizeof *dst);
+}
+
+static void bad_rmsnorm(float *y, const float *x, const float *weight, int n,
+                        float eps)
+{
+    before(y, (size_t)n, sizeof *y);
+    ((tlr_rmsnorm_fn *)honest_fn)(y, x, weight, n, eps);
+    spoil(y, (size_t)n, sizeof *y);
+}
+
+static void bad_rope(float *x, const float *cos, const float *sin, int n_heads,
+                     int head_dim)
+{
+    size_t n = (size_t)n_heads * (size_t)head_dim;
+    before(x, n, sizeof *x);
+    ((tlr_rope_fn *)honest_fn)(x, cos, sin, n_heads, head_dim);
+    spoil(x, n, sizeof *x);
+}
+
+static void bad_swiglu(float *y, const float *gate, const float *up, int n)
+{
+    before(y, (size_t)n, sizeof *y);
+    ((tlr_swiglu_fn *)honest_fn)(y, gate, up, n);
+    spoil(y, (size_t)n, sizeof *y);
+}
+
+static void bad_add(float *y, const float *x, int n)
+{
+    before(y, (size_t)n, sizeof *y);
+    ((tlr_add_fn *)honest_fn)(y, x, n);
+    spoil(y, (size_t)n, sizeof *y);
+}
+
+static void bad_to_f16(uint16_t *dst, const float *src, int n)
+{
+    before(dst, (size_t)n, sizeof *dst);
+    ((tlr_to_f16_fn *)honest_fn)(dst, src, n);
+    spoil(dst, (size_t)n, sizeof *dst);
+}
+
+static void bad_from_f16(float *dst, const uint16_t *src, int n)
+{
+    before(dst, (size_t)n, sizeof *dst);
+    ((tlr_from_f16_fn *)honest_fn)(dst, src, n);
+    spoil(dst, (size_t)n, sizeof *dst);
+}
+
+static void bad_attend(float *out, const float *q,
+                       const struct tlr_kv_span *spans, int n_spans,
+                       int head_dim, float scale, float *scores)
+{
+    before(out, (size_t)head_dim, sizeof *out);
+    ((tlr_attend_fn *)honest_fn)(out, q, spans, n_spans, head_dim, scale,
+                                 scores);
+    spoil(out, (size_t)head_dim, sizeof *out);
+}
+
+static tlr_any_fn *const bad_fns[TLR_N_OPS] = {
+    [TLR_OP_MATVEC] = (tlr_any_fn *)bad_matvec,
+    [TLR_OP_DEQUANT] = (tlr_any_fn *)bad_dequant,
+    [TLR_OP_RMSNORM] = (tlr_any_fn *)bad_rmsnorm,
+    [TLR_OP_ROPE] = (tlr_any_fn *)bad_rope,
+    [TLR_OP_SWIGLU] = (tlr_any_fn *)bad_swiglu,
+    [TLR_OP_ADD] = (tlr_any_fn *)bad_add,
+    [TLR_OP_TO_F16] = (tlr_any_fn *)bad_to_f16,
+    [TLR_OP_FROM_F16] = (tlr_any_fn *)bad_from_f16,
+    [TLR_OP_ATTEND_F32] = (tlr_any_fn *)bad_attend,
+    [TLR_OP_ATTEND_F16] = (tlr_any_fn *)bad_attend,
+};
+
+static bool applies(const struct tlr_variant *row, enum crime what)
+{
+    if (what == ONE_ULP)
+        return row->op == TLR_OP_DEQUANT || row->op == TLR_OP_ADD ||
+               row->op == TLR_OP_TO_F16 || row->op == TLR_OP_FROM_F16;
+    return what <= BEFORE_THE_START || row->op == TLR_OP_MATVEC;
+}
+
+/* In a child, because a crime may fault: 0 passed, 1 caught, 2 faulted. */
+static int verdict(const struct tlr_variant *ref, enum crime what)
+{
+    fflush(NULL);
+    pid_t pid = fork();
+    ck_assert_int_ge(pid, 0);
+    if (pid == 0) {
+        if (freopen("/dev/null", "w", stderr) == NULL)
+            _exit(9);
+        crime = what;
+        honest_fn = ref->fn;
+        struct proof proof = {.op = ref->op,
+                              .type = ref->type,
+                              .fn = bad_fns[ref->op],
+                              .ref = ref->fn,
+                              .rng = {tlr_test_seed(), 0}};
+        bool passed = prove(&proof);
+        _exit(passed ? 0 : proof.what[0] ? 1 : 9);
+    }
+    int status;
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    if (WIFEXITED(status) && WEXITSTATUS(status) < 2)
+        return WEXITSTATUS(status);
+    return 2; /* a signal, or a sanitizer's exit code */
+}
+
+START_TEST(every_crime_is_caught)
+{
+    size_t n;
+    const struct tlr_variant *rows = tlr_kernel_variants(&n);
+    int n_judged = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (rows[i].level != TLR_CPU_REF || !applies(rows + i, (enum crime)_i))
+            continue;
+        int got = verdict(rows + i, (enum crime)_i);
+        int want = _i == HONEST ? 0 : _i == READS_PAST_X ? 2 : 1;
+        ck_assert_msg(got == want, "%s, %s: expected verdict %d, found %d",
+                      rows[i].slot, crime_names[_i], want, got);
+        n_judged++;
+    }
+    ck_assert_int_ge(n_judged, 5);
+}
+END_TEST
+
+Suite *suite_sabotage(void);
+Suite *suite_sabotage(void)
+{
+    Suite *suite = suite_create("sabotage");
+    TCase *tc = tcase_create("crimes");
+    tcase_set_timeout(tc, 900);
+    tcase_add_loop_test(tc, every_crime_is_caught, 0, N_CRIMES);
+    suite_add_tcase(suite, tc);
+    return suite;
+}

@@ -1,0 +1,170 @@
+/* test_variants.c - every row of kernel_list.inc against the ref row of its
+ * slot, up to the level of this machine or TLR_CPU, whichever is lower. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/kernels/prover.h"
+
+static enum tlr_cpu_level level_cap(void)
+{
+    enum tlr_cpu_level cap = tlr_cpu_detect(), wish;
+    const char *name = getenv("TLR_CPU");
+    if (name == NULL)
+        return cap;
+    ck_assert_msg(tlr_cpu_level_parse(name, &wish), "TLR_CPU: no level %s",
+                  name);
+    return wish < cap ? wish : cap;
+}
+
+static const struct tlr_variant *ref_of(const struct tlr_variant *row)
+{
+    while (row->level != TLR_CPU_REF)
+        row--;
+    return row;
+}
+
+START_TEST(row_against_ref)
+{
+    size_t n;
+    const struct tlr_variant *row = tlr_kernel_variants(&n) + _i;
+    const struct tlr_variant *ref = ref_of(row);
+    ck_assert_str_eq(row->slot, ref->slot);
+    if (row->level > level_cap())
+        TLR_SKIP("%s %s: not on this machine or over TLR_CPU", row->slot,
+                 row->isa);
+    struct proof proof = {.op = row->op,
+                          .type = row->type,
+                          .fn = row->fn,
+                          .ref = ref->fn,
+                          .rng = {tlr_test_seed() + (uint64_t)_i, 0},
+                          .large = row->level != TLR_CPU_REF};
+    ck_assert_msg(prove(&proof), "%s %s: %s", row->slot, row->isa, proof.what);
+    ck_assert_msg(proof.n_cases > 0, "%s %s: nothing was run", row->slot,
+                  row->isa);
+}
+END_TEST
+
+/* A harness that runs nothing proves nothing: each slot has a ref row first,
+ * levels ascend, and every slot is filled at every level. */
+START_TEST(list_is_whole)
+{
+    size_t n;
+    const struct tlr_variant *rows = tlr_kernel_variants(&n);
+    int n_refs = 0, n_runnable = 0;
+    ck_assert_uint_gt(n, 0);
+    ck_assert_int_eq(rows[0].level, TLR_CPU_REF);
+    for (size_t i = 0; i < n; i++) {
+        n_refs += rows[i].level == TLR_CPU_REF;
+        n_runnable += rows[i].level <= level_cap();
+        ck_assert(rows[i].fn != NULL);
+        ck_assert_str_eq(rows[i].isa, tlr_cpu_level_name(rows[i].level));
+        if (i == 0)
+            continue;
+        bool same = strcmp(rows[i].slot, rows[i - 1].slot) == 0;
+        ck_assert_msg(same ? rows[i].level > rows[i - 1].level
+                           : rows[i].level == TLR_CPU_REF,
+                      "%s %s stands out of order", rows[i].slot, rows[i].isa);
+    }
+    ck_assert_int_eq(n_refs * (int)sizeof(tlr_any_fn *),
+                     (int)(sizeof(struct tlr_kernels) -
+                           offsetof(struct tlr_kernels, matvec)));
+    ck_assert_int_ge(n_runnable, n_refs);
+}
+END_TEST
+
+START_TEST(table_takes_the_best_allowed)
+{
+    for (int level = 0; level <= (int)tlr_cpu_detect(); level++) {
+        struct tlr_kernels k;
+        tlr_kernels_init(&k, (enum tlr_cpu_level)level);
+        ck_assert_int_eq(k.level, level);
+        tlr_any_fn *all[(sizeof k - offsetof(struct tlr_kernels, matvec)) /
+                        sizeof(tlr_any_fn *)];
+        memcpy(all, (char *)&k + offsetof(struct tlr_kernels, matvec),
+               sizeof all);
+        for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+            ck_assert_msg(all[i] != NULL, "level %d: slot %zu is empty", level,
+                          i);
+        size_t n;
+        const struct tlr_variant *rows = tlr_kernel_variants(&n), *best = NULL;
+        for (size_t i = 0; i < n; i++) {
+            if (strcmp(rows[i].slot, "matvec_q4m") == 0 &&
+                (int)rows[i].level <= level)
+                best = rows + i;
+        }
+        ck_assert(best != NULL);
+        ck_assert((tlr_any_fn *)k.matvec[TLR_Q4M] == best->fn);
+        ck_assert_str_eq(tlr_kernels_variant("matvec_q4m",
+                                             (enum tlr_cpu_level)level),
+                         best->isa);
+    }
+    ck_assert_ptr_null(tlr_kernels_variant("matvec_q5", TLR_CPU_REF));
+}
+END_TEST
+
+START_TEST(level_names)
+{
+    enum tlr_cpu_level level;
+    for (int i = 0; i < TLR_N_CPU_LEVELS; i++) {
+        const char *name = tlr_cpu_level_name((enum tlr_cpu_level)i);
+        ck_assert(tlr_cpu_level_parse(name, &level));
+        ck_assert_int_eq(level, i);
+    }
+    ck_assert(!tlr_cpu_level_parse("", &level));
+    ck_assert(!tlr_cpu_level_parse("avx", &level));
+    ck_assert(!tlr_cpu_level_parse("AVX2", &level));
+    char brand[49];
+    memset(brand, 'x', sizeof brand);
+    tlr_cpu_brand(brand);
+    ck_assert_uint_gt(strnlen(brand, 49), 0);
+    ck_assert_uint_lt(strnlen(brand, 49), 49);
+}
+END_TEST
+
+#if defined(__linux__) && defined(__x86_64__)
+/* /proc/cpuinfo lists what the kernel lets programs use. */
+START_TEST(agrees_with_the_system)
+{
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    static char line[16384];
+    bool found = false;
+    while (f != NULL && !found && fgets(line, sizeof line, f))
+        found = strncmp(line, "flags", 5) == 0;
+    if (f != NULL)
+        fclose(f);
+    if (!found)
+        TLR_SKIP("/proc/cpuinfo has no flags");
+    line[strcspn(line, "\n")] = ' ';
+    bool avx2 = strstr(line, " avx2 ") && strstr(line, " fma ") &&
+                strstr(line, " f16c ");
+    bool avx512 = avx2 && strstr(line, " avx512f ") &&
+                  strstr(line, " avx512bw ") && strstr(line, " avx512dq ") &&
+                  strstr(line, " avx512vl ");
+    ck_assert_int_eq(tlr_cpu_detect(), avx512 ? TLR_CPU_AVX512
+                                       : avx2 ? TLR_CPU_AVX2
+                                              : TLR_CPU_REF);
+}
+END_TEST
+#endif
+
+Suite *suite_variants(void);
+Suite *suite_variants(void)
+{
+    size_t n;
+    tlr_kernel_variants(&n);
+    Suite *suite = suite_create("variants");
+    TCase *tc = tcase_create("rows");
+    tcase_set_timeout(tc, 900);
+    tcase_add_loop_test(tc, row_against_ref, 0, (int)n);
+    suite_add_tcase(suite, tc);
+    tc = tcase_create("list");
+    tcase_add_test(tc, list_is_whole);
+    tcase_add_test(tc, table_takes_the_best_allowed);
+    tcase_add_test(tc, level_names);
+#if defined(__linux__) && defined(__x86_64__)
+    tcase_add_test(tc, agrees_with_the_system);
+#endif
+    suite_add_tcase(suite, tc);
+    return suite;
+}
