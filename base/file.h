@@ -28,7 +28,8 @@ int tlr_map_open_fd(struct tlr_map *out, int fd, const char *label,
 void tlr_map_close(struct tlr_map *map); /* a zeroed map is allowed */
 
 /* Whole small file into memory (NUL-terminated, tlr_free); more than max_bytes
- * is TLR_ELIMIT.  path "-" reads standard input. */
+ * is TLR_ELIMIT.  path "-" reads standard input; a signal whose handler was set
+ * without SA_RESTART ends the wait with TLR_ECANCELLED. */
 int tlr_read_file(char **out, size_t *out_len, const char *path,
                   size_t max_bytes, struct tlr_err *err);
 
