@@ -77,17 +77,21 @@ static int check_generation(const struct tlr_source *s, const char *where,
     return rc;
 }
 
+int tlr_foreign_check_vocab(const struct tlr_source *s, struct tlr_err *err)
+{
+    if (s->vocab.n_tokens <= s->config.n_vocab) {
+        return 0;
+    }
+    return tlr_err_set(err, TLR_EFORMAT,
+                       "%s: vocabulary of %u tokens does not fit the embedding "
+                       "table, which has %u rows; the tokenizer is of another "
+                       "model",
+                       s->vocab_where, s->vocab.n_tokens, s->config.n_vocab);
+}
+
 int tlr_foreign_finish(struct tlr_source *s, const char *generation_where,
                        struct tlr_err *err)
 {
-    if (s->vocab.n_tokens > s->config.n_vocab) {
-        return tlr_err_set(err, TLR_EFORMAT,
-                           "%s: vocabulary of %u tokens does not fit the "
-                           "embedding table, which has %u rows; the tokenizer "
-                           "is of another model",
-                           s->vocab_where, s->vocab.n_tokens,
-                           s->config.n_vocab);
-    }
     int rc = add_chat_endings(s, generation_where, err);
     return rc ? rc : check_generation(s, generation_where, err);
 }

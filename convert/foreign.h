@@ -71,7 +71,9 @@ int tlr_foreign_add_eos(struct tlr_source *s, int64_t id, const char *where,
 /* Fills source.chat if the template is a known one. */
 int tlr_foreign_recognise_chat(struct tlr_source *s, const char *jinja,
                                struct tlr_err *err);
-/* Last checks across config, vocabulary and generation. */
+/* The vocabulary has no more tokens than the embedding table has rows. */
+int tlr_foreign_check_vocab(const struct tlr_source *s, struct tlr_err *err);
+/* End tokens of the chat template; ranges of the sampling defaults. */
 int tlr_foreign_finish(struct tlr_source *s, const char *generation_where,
                        struct tlr_err *err);
 

@@ -397,7 +397,8 @@ static int read_all(struct gguf_source *s, struct tlr_err *err)
         return rc;
     }
     source->vocab = s->vocab.vocab;
-    if ((rc = read_chat(s, err)) || (rc = read_generation(s, err)) ||
+    if ((rc = tlr_foreign_check_vocab(source, err)) ||
+        (rc = read_chat(s, err)) || (rc = read_generation(s, err)) ||
         (rc = tlr_foreign_finish(source, s->path, err))) {
         return rc;
     }

@@ -375,6 +375,9 @@ static int read_tokenizer(struct hf_source *s, struct tlr_err *err)
         config_path, err);
     s->base.source.vocab = s->tokenizer.owned.vocab;
     s->base.source.vocab_where = s->tokenizer_path;
+    if (rc == 0) {
+        rc = tlr_foreign_check_vocab(&s->base.source, err);
+    }
 fail:
     tlr_map_close(&tokenizer);
     tlr_map_close(&config);

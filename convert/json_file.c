@@ -45,6 +45,11 @@ int tlr_json_parse(json_t **out, const char *bytes, size_t len,
     }
     json_error_t e;
     json_t *root = json_loadb(bytes, len, JSON_REJECT_DUPLICATES, &e);
+    if (!root && json_error_code(&e) == json_error_numeric_overflow) {
+        /* tokenizer_config.json's model_max_length is 1e30 as an integer. */
+        root = json_loadb(bytes, len,
+                          JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &e);
+    }
     if (!root && e.text[0] == '\0') { /* jansson's word for no memory */
         return tlr_err_nomem(err, where, len);
     }

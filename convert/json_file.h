@@ -12,8 +12,8 @@
 #include "base/err.h"
 
 /* One JSON object, nothing after it but white space: duplicate keys, NUL in
- * strings, invalid UTF-8 and more than 64 levels are refused.  Free with
- * json_decref. */
+ * strings, invalid UTF-8 and more than 64 levels are refused.  If an integer does not
+ * fit 64 bits, all numbers come as reals.  Free with json_decref. */
 int tlr_json_parse(json_t **out, const char *bytes, size_t len,
                    const char *where, struct tlr_err *err);
 int tlr_json_load(json_t **out, const char *path, size_t max_bytes,

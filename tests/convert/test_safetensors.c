@@ -123,7 +123,7 @@ static const struct bad {
     {ONE("\"F32\"", "[9223372036854775807,9]", "[0,4]"), 4, TLR_EFORMAT,
      "overflows"},
     {ONE("\"F32\"", "[99999999999999999999]", "[0,4]"), 4, TLR_EFORMAT,
-     "not valid JSON"},
+     "shape: expected a list"},
     {ONE("\"F4\"", "[3]", "[0,2]"), 2, TLR_EFORMAT, "whole bytes"},
     /* offsets */
     {ONE("\"F32\"", "[1]", "[0]"), 4, TLR_EFORMAT, "data_offsets: expected"},
