@@ -24,7 +24,7 @@ struct run {
 static int check_cancelled(const struct run *r, struct tlr_err *err)
 {
     if (r->o->cancelled && r->o->cancelled())
-        return tlr_err_set(err, TLR_ECANCELLED, "cancelled");
+        return tlr_err_set(err, TLR_ECANCELLED, "bench");
     return 0;
 }
 

@@ -54,7 +54,16 @@ static int on_progress(void *ctx, uint64_t done, uint64_t total,
 /* A source that is replaced by its own conversion is lost. */
 static int check_paths(const struct convert_args *a, struct tlr_err *err)
 {
+    static const char *const foreign[] = { ".safetensors", ".gguf", ".json" };
     struct stat src, out;
+    size_t n = strlen(a->out);
+    for (size_t i = 0; i < CLI_COUNT(foreign); i++) {
+        size_t len = strlen(foreign[i]);
+        if (n >= len && strcmp(a->out + n - len, foreign[i]) == 0)
+            return tlr_err_set(err, TLR_EUSAGE,
+                               "%s: is named like a source; a model of tlr "
+                               "should end in .bin", a->out);
+    }
     if (stat(a->src, &src) != 0 || stat(a->out, &out) != 0)
         return 0;
     if (src.st_dev == out.st_dev && src.st_ino == out.st_ino)

@@ -21,7 +21,8 @@ struct detokenize_args {
 static const struct cli_operand operands[] = {
     { .name = "MODEL", .kind = CLI_FILE,
       .at = offsetof(struct detokenize_args, model),
-      .help = "a model file, a .gguf file, a Hugging Face folder or tokenizer.json" },
+      .help = "a model file, a .gguf file, a Hugging Face folder or its "
+              "tokenizer.json" },
     { .name = "ID", .kind = CLI_TEXT, .optional = true, .repeats = true,
       .at = offsetof(struct detokenize_args, ids),
       .help = "token ids; - or nothing reads them from standard input, "

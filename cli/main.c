@@ -99,7 +99,9 @@ int main(int argc, char **argv)
     cli_signals_begin();
     int rc = dispatch(argc, argv, &verb, &err);
     int rc_out = cli_out_finish(&err);
-    if (err.text[0])
+    if (rc == TLR_ECANCELLED)
+        cli_complain("interrupted%s%s", err.text[0] ? ": " : "", err.text);
+    else if (err.text[0])
         cli_complain("%s", err.text);
     if (rc == TLR_EUSAGE) {
         if (verb)

@@ -196,7 +196,8 @@ static int unknown_option(const struct cli_verb *verb, const char *word,
     char name[MAX_WORD + 1];
     const char *bare = word + strspn(word, "-");
     snprintf(name, sizeof name, "%.*s", (int)strcspn(bare, "="), bare);
-    const char *near = bare[0] ? cli_nearest(name, names, n) : NULL;
+    bool is_letter = word[1] != '-' && !word[2];
+    const char *near = bare[0] && !is_letter ? cli_nearest(name, names, n) : NULL;
     if (near)
         return tlr_err_set(err, TLR_EUSAGE,
                            "unknown option %s; did you mean --%s?", word, near);

@@ -160,8 +160,7 @@ static int measure(const struct perplexity_args *a, const struct tlr_model *m,
     cli_progress_begin(&p, "perplexity", false);
     cli_interrupt_hold();
     for (size_t i = 0; i < n && !rc; i++) {
-        if (cli_interrupted())
-            rc = tlr_err_set(err, TLR_ECANCELLED, "cancelled");
+        rc = cli_interrupted() ? TLR_ECANCELLED : 0;
         if (!rc)
             rc = window(s, ids.ids + i * n_ctx, n_ctx, bos, &t, err);
         char now[32] = "";
@@ -172,6 +171,8 @@ static int measure(const struct perplexity_args *a, const struct tlr_model *m,
     }
     cli_interrupt_release();
     cli_progress_end(&p);
+    if (rc == TLR_ECANCELLED)
+        tlr_err_clear(err); /* that the engine was stopped is no news */
     if (!rc)
         rc = report(a, &t, n, tlr_ms_between(begun, tlr_now_ns()), err);
 out:

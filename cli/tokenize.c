@@ -18,7 +18,8 @@ struct tokenize_args {
 static const struct cli_operand operands[] = {
     { .name = "MODEL", .kind = CLI_FILE,
       .at = offsetof(struct tokenize_args, model),
-      .help = "a model file, a .gguf file, a Hugging Face folder or tokenizer.json" },
+      .help = "a model file, a .gguf file, a Hugging Face folder or its "
+              "tokenizer.json" },
     { .name = "TEXT", .kind = CLI_TEXT, .optional = true,
       .at = offsetof(struct tokenize_args, text),
       .help = "the text; - or nothing reads standard input" },
