@@ -4,7 +4,8 @@
  * (with bos in front where the model wants one) are cut into windows of ctx
  * ids; what does not fill a window is left out.  Where the model wants bos, it
  * replaces the first id of each window.  In a window the ids from position
- * ctx/2 + 1 on are predicted, each from all before it in the window:
+ * ctx/2 + 1 on (with --all from 1 on) are predicted, each from all before it
+ * in the window:
  *
  *     nll = mean of -log p(id | ids before),   ppl = exp(nll)
  *     standard error of ppl = ppl * sqrt(var(-log p) / (count - 1))
@@ -26,7 +27,7 @@ struct perplexity_args {
     const char *model, *file;
     struct cli_session_args session;
     int64_t chunks;
-    bool json;
+    bool all, json;
 };
 
 static const struct cli_operand operands[] = {
@@ -47,6 +48,10 @@ static const struct cli_option options[] = {
       .at = offsetof(struct perplexity_args, chunks), .value = "N",
       .help = "stop after N windows", .unset = "all of the text", .min = 1,
       .max = 1e9 },
+    { .name = "all", .kind = CLI_FLAG,
+      .at = offsetof(struct perplexity_args, all),
+      .help = "predict all of a window but its first token, not only the "
+              "second half" },
     CLI_THREAD_OPTIONS(struct perplexity_args, session),
     CLI_KV_OPTION(struct perplexity_args, session),
     { .name = "json", .kind = CLI_FLAG,
@@ -80,19 +85,21 @@ static int score(void *ctx, size_t index, const float *hidden,
     return cli_interrupted();
 }
 
+/* The ids after the first `given` + 1 of a window are predicted. */
 static int window(struct tlr_session *s, int32_t *ids, size_t n_ctx,
-                  int32_t bos, struct tally *t, struct tlr_err *err)
+                  size_t given, int32_t bos, struct tally *t,
+                  struct tlr_err *err)
 {
-    size_t half = n_ctx / 2;
     int32_t first = ids[0];
     if (bos >= 0)
         ids[0] = bos;
     int rc = tlr_rewind(s, 0, err);
+    if (!rc && given > 0)
+        rc = tlr_prefill(s, ids, given, 0, err);
+    t->next = ids + given + 1;
     if (!rc)
-        rc = tlr_prefill(s, ids, half, 0, err);
-    t->next = ids + half + 1;
-    if (!rc)
-        rc = tlr_prefill_each(s, ids + half, n_ctx - half - 1, score, t, err);
+        rc = tlr_prefill_each(s, ids + given, n_ctx - given - 1, score, t,
+                              err);
     ids[0] = first;
     return rc;
 }
@@ -138,6 +145,7 @@ static int report(const struct perplexity_args *a, const struct tally *t,
     cli_json_put(j, "tokens", json_integer((json_int_t)t->count));
     cli_json_put(j, "windows", json_integer((json_int_t)windows));
     cli_json_put(j, "ctx", json_integer(a->session.ctx));
+    cli_json_put(j, "all", json_boolean(a->all));
     cli_json_put(j, "tok_s", cli_json_real(rate));
     return cli_json_print(j, err);
 }
@@ -162,7 +170,8 @@ static int measure(const struct perplexity_args *a, const struct tlr_model *m,
     for (size_t i = 0; i < n && !rc; i++) {
         rc = cli_interrupted() ? TLR_ECANCELLED : 0;
         if (!rc)
-            rc = window(s, ids.ids + i * n_ctx, n_ctx, bos, &t, err);
+            rc = window(s, ids.ids + i * n_ctx, n_ctx, a->all ? 0 : n_ctx / 2,
+                        bos, &t, err);
         char now[32] = "";
         if (t.count > 0)
             snprintf(now, sizeof now, "ppl %.3f",
@@ -207,7 +216,8 @@ const struct cli_verb cli_verb_perplexity = {
              "the second half of each are predicted from all that stands "
              "before them in the window, as llama.cpp does it. A rest that "
              "fills no window is left out. Prints perplexity, its standard "
-             "error and the mean negative log-likelihood.",
+             "error and the mean negative log-likelihood. With --all all of a "
+             "window but its first token is predicted.",
     .examples = examples,
     .operands = operands,
     .n_operands = CLI_COUNT(operands),

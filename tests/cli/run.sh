@@ -359,6 +359,8 @@ in=$folders/make.py
 try 'perplexity --json' 0 '{*' '*' "$tlr" perplexity "$m" - --ctx 128 --json --chunks 3
 json 'perplexity --json' out '.ppl > 1 and .tokens == 3 * 63 and .windows == 3 and (.ppl | log) - .nll < 1e-6'
 in=/dev/null
+try 'perplexity --all' 0 '{*' '*' "$tlr" perplexity "$m" "$folders/make.py" --ctx 128 --json --chunks 3 --all
+json 'perplexity --all' out '.tokens == 3 * 127 and .all'
 try 'text too short' 1 '' 'tlr: *prompt: has * tokens, and one window takes 128*' "$tlr" perplexity "$m" prompt --ctx 128
 try 'bench --json' 0 '{*' '*' "$tlr" bench "$m" -p 16 -n 8 -r 2 -d 4 --branches 3 --json
 json 'bench --json' out '.prefill_tok_s > 0 and .decode_tok_s > 0 and .stream_gb_s > 0 and .read_gb_s > 0
