@@ -8,12 +8,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/version.h"
 #include "cli/options.h"
 #include "engine/sampler.h"
 #include "engine/tlr.h"
-
-#define TLR_VERSION "0.1.0"
-#define TLR_VERSION_DATE "November 21, 2026" /* of the man page */
 
 /* Exit status: done, failed, wrong usage. */
 enum { CLI_DONE = 0, CLI_FAILED = 1, CLI_USAGE = 2 };

@@ -15,12 +15,9 @@
 
 #include "base/mem.h"
 #include "base/pool.h"
+#include "base/version.h"
 #include "convert/plan.h"
 #include "convert/provenance.h"
-
-#ifndef TLR_VERSION
-#define TLR_VERSION "0.1.0"
-#endif
 
 enum {
     MAX_BATCH = 32,

@@ -9,7 +9,7 @@ what=${1:-run}
 run_packages="build-essential pkg-config libopenblas-dev libjansson-dev \
 libpcre2-dev libutf8proc-dev zlib1g-dev libssl-dev python3 python3-pip"
 test_packages="check liblzma-dev"
-ci_packages="clang llvm mandoc shellcheck curl"
+ci_packages="clang llvm mandoc shellcheck jq zsh fish bsdutils"
 
 case $what in
 run) packages=$run_packages ;;
@@ -27,8 +27,9 @@ have_all() {
     [ "$what" = run ] && return 0
     pkg-config --exists check liblzma || return 1
     [ "$what" = test ] && return 0
-    command -v clang >/dev/null 2>&1 && command -v mandoc >/dev/null 2>&1 &&
-    command -v shellcheck >/dev/null 2>&1
+    for tool in clang mandoc shellcheck jq zsh fish script; do
+        command -v $tool >/dev/null 2>&1 || return 1
+    done
 }
 have_all && exit 0
 
