@@ -168,15 +168,17 @@ static bool applies(const struct tlr_variant *row, enum crime what)
     return what <= BEFORE_THE_START || row->op == TLR_OP_MATVEC;
 }
 
-/* In a child, because a crime may fault: 0 passed, 1 caught, 2 faulted. */
-static int verdict(const struct tlr_variant *ref, enum crime what)
+enum verdict { PASSED = 0, CAUGHT = 40, FAULTED = 41, BROKEN = 42 };
+
+/* In a child, because a crime may fault; a sanitizer exits with 1 then. */
+static enum verdict judge(const struct tlr_variant *ref, enum crime what)
 {
     fflush(NULL);
     pid_t pid = fork();
     ck_assert_int_ge(pid, 0);
     if (pid == 0) {
         if (freopen("/dev/null", "w", stderr) == NULL)
-            _exit(9);
+            _exit(BROKEN);
         crime = what;
         honest_fn = ref->fn;
         struct proof proof = {.op = ref->op,
@@ -185,13 +187,12 @@ static int verdict(const struct tlr_variant *ref, enum crime what)
                               .ref = ref->fn,
                               .rng = {tlr_test_seed(), 0}};
         bool passed = prove(&proof);
-        _exit(passed ? 0 : proof.what[0] ? 1 : 9);
+        _exit(passed ? PASSED : proof.what[0] ? CAUGHT : BROKEN);
     }
     int status;
     ck_assert_int_eq(waitpid(pid, &status, 0), pid);
-    if (WIFEXITED(status) && WEXITSTATUS(status) < 2)
-        return WEXITSTATUS(status);
-    return 2; /* a signal, or a sanitizer's exit code */
+    int code = WIFEXITED(status) ? WEXITSTATUS(status) : FAULTED;
+    return code == 1 ? FAULTED : (enum verdict)code;
 }
 
 START_TEST(every_crime_is_caught)
@@ -202,10 +203,12 @@ START_TEST(every_crime_is_caught)
     for (size_t i = 0; i < n; i++) {
         if (rows[i].level != TLR_CPU_REF || !applies(rows + i, (enum crime)_i))
             continue;
-        int got = verdict(rows + i, (enum crime)_i);
-        int want = _i == HONEST ? 0 : _i == READS_PAST_X ? 2 : 1;
+        enum verdict got = judge(rows + i, (enum crime)_i);
+        enum verdict want = _i == HONEST         ? PASSED
+                            : _i == READS_PAST_X ? FAULTED
+                                                 : CAUGHT;
         ck_assert_msg(got == want, "%s, %s: expected verdict %d, found %d",
-                      rows[i].slot, crime_names[_i], want, got);
+                      rows[i].slot, crime_names[_i], (int)want, (int)got);
         n_judged++;
     }
     ck_assert_int_ge(n_judged, 5);
