@@ -33,6 +33,11 @@ void cli_print_help(const struct cli_verb *verb);
 void cli_print_man(void);
 int cli_print_completion(const char *shell, struct tlr_err *err);
 
+/* blas.c: starts the program again if OpenBLAS does not know this processor;
+ * comes first in main.  And the kernels OpenBLAS uses, for --stats. */
+void cli_fix_blas(char **argv);
+const char *cli_blas_core(void);
+
 /* ---- interrupts (signals.c) ----
  * By default SIGINT, SIGTERM and SIGHUP remove temporary files and end the
  * process.  Between hold and release the first one is only noted; the second

@@ -247,10 +247,10 @@ void cli_print_stats(const struct cli_generate *g, double load_ms,
              "%.0f ms | %zu tokens, %.1f tok/s | %s", load_ms, g->n_prompt,
              cli_prefill_rate(g), g->ttft_ms, g->ids.n, cli_decode_rate(g),
              cli_finish_name(g->finish));
-    cli_note("%d threads, %s kernels, template %s, %s | ctx %u, KV %s %s, "
-             "weights %s, peak %s", o->n_threads,
+    cli_note("%d threads, %s kernels, OpenBLAS for %s, template %s, %s | ctx %u, "
+             "KV %s %s, weights %s, peak %s", o->n_threads,
              tlr_cpu_level_name((enum tlr_cpu_level)o->cpu_level),
-             template_name, draws, o->n_ctx, cli_kv_name(o->kv),
+             cli_blas_core(), template_name, draws, o->n_ctx, cli_kv_name(o->kv),
              cli_bytes(text[0], sizeof text[0], mem.kv_bytes),
              cli_bytes(text[1], sizeof text[1], mem.weights_bytes),
              cli_bytes(text[2], sizeof text[2], tlr_peak_rss_bytes()));

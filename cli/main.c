@@ -95,6 +95,7 @@ int main(int argc, char **argv)
 {
     struct tlr_err err = TLR_ERR_INIT;
     const struct cli_verb *verb = NULL;
+    cli_fix_blas(argv);
     cli_out_begin();
     cli_signals_begin();
     int rc = dispatch(argc, argv, &verb, &err);
