@@ -115,9 +115,10 @@ START_TEST(f16_random_bits)
 }
 END_TEST
 
+/* A second opinion where there is one; the search above needs none. */
+#if defined(__FLT16_MAX__)
 START_TEST(f16_as_the_compiler)
 {
-#if defined(__FLT16_MAX__)
     for (unsigned h = 0; h < 65536; h++) {
         _Float16 native;
         uint16_t in = (uint16_t)h, out;
@@ -135,11 +136,9 @@ START_TEST(f16_as_the_compiler)
             ck_assert_uint_eq(tlr_f32_to_f16(float_of(bits)), out);
         }
     }
-#else
-    TLR_SKIP("this compiler has no _Float16");
-#endif
 }
 END_TEST
+#endif
 
 START_TEST(bf16_every_value)
 {
@@ -171,7 +170,9 @@ Suite *suite_float16(void)
     tcase_add_test(tc, f16_every_value);
     tcase_add_test(tc, f16_rounding);
     tcase_add_test(tc, f16_random_bits);
+#if defined(__FLT16_MAX__)
     tcase_add_test(tc, f16_as_the_compiler);
+#endif
     tcase_add_test(tc, bf16_every_value);
     suite_add_tcase(suite, tc);
     return suite;
