@@ -131,13 +131,20 @@ static int read_entry(const struct reader *r, struct tlr_safetensor *t,
     if (rc || (rc = read_shape(r, t, entry, bits, &n_bytes))) {
         return rc;
     }
-    if (read_numbers(json_object_get(entry, "data_offsets"), at, 2) != 2 ||
-        at[0] > at[1] || at[1] > r->data_len) {
+    if (read_numbers(json_object_get(entry, "data_offsets"), at, 2) != 2) {
+        return tlr_err_set(r->err, TLR_EFORMAT,
+                           "%s: tensor %s: data_offsets: expected a list of "
+                           "two non-negative integers; the header is damaged",
+                           r->where, name);
+    }
+    if (at[0] > at[1] || at[1] > r->data_len) {
         return tlr_err_set(r->err, TLR_EFORMAT,
                            "%s: tensor %s: data_offsets: expected [begin, end] "
-                           "with begin <= end <= %llu; the header or the "
-                           "download is damaged",
-                           r->where, name, (unsigned long long)r->data_len);
+                           "with begin <= end <= %llu, found [%llu, %llu]; the "
+                           "header or the download is damaged",
+                           r->where, name, (unsigned long long)r->data_len,
+                           (unsigned long long)at[0],
+                           (unsigned long long)at[1]);
     }
     if (at[1] - at[0] != n_bytes) {
         return tlr_err_set(r->err, TLR_EFORMAT,

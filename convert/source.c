@@ -5,10 +5,21 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/file.h"
+
 static bool ends_with(const char *text, const char *end)
 {
     size_t n = strlen(text), m = strlen(end);
     return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+/* By its first bytes: the name ends as that of a pickle does. */
+static bool is_model(const char *path)
+{
+    static const char magic[] = "\x89TLR";
+    char found[sizeof magic] = {0};
+    return tlr_read_text(found, sizeof found, path) > 0 &&
+           memcmp(found, magic, sizeof magic) == 0;
 }
 
 int tlr_source_open(struct tlr_source **out, const char *path,
@@ -39,6 +50,13 @@ int tlr_source_open(struct tlr_source **out, const char *path,
                                "holds it",
                                path);
         }
+    }
+    if (S_ISREG(st.st_mode) && is_model(path)) {
+        return tlr_err_set(err, TLR_EUSAGE,
+                           "%s: expected a folder or a .gguf file, found a "
+                           "model of tlr; use it as it is or convert its "
+                           "source again",
+                           path);
     }
     static const char *const pickles[] = {".bin", ".pt", ".pth"};
     for (int i = 0; i < 3; i++) {

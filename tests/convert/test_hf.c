@@ -348,11 +348,14 @@ START_TEST(wrong_paths)
     snprintf(from, sizeof from, "%s/model.safetensors", pickles);
     snprintf(to, sizeof to, "%s/pytorch_model.bin", pickles);
     ck_assert_int_eq(rename(from, to), 0);
+    const char *model = tmp_path("model.bin");
+    convert_to("random:tiny-llama", model, TLR_Q8);
     const struct {
         const char *path;
         int code;
         const char *part;
     } rows[] = {
+        {model, TLR_EUSAGE, "found a model of tlr"},
         {"/no/such/model", TLR_ENOTFOUND, "/no/such/model: expected"},
         {empty, TLR_ENOTFOUND, "config.json"},
         {pickles, TLR_EUNSUPPORTED, "PyTorch pickles"},

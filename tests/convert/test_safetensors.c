@@ -128,10 +128,10 @@ static const struct bad {
     /* offsets */
     {ONE("\"F32\"", "[1]", "[0]"), 4, TLR_EFORMAT, "data_offsets: expected"},
     {ONE("\"F32\"", "[1]", "[0,4,8]"), 4, TLR_EFORMAT, "data_offsets: expecte"},
-    {ONE("\"F32\"", "[1]", "[4,0]"), 4, TLR_EFORMAT, "begin <= end <= 4"},
+    {ONE("\"F32\"", "[1]", "[4,0]"), 4, TLR_EFORMAT, "found [4, 0]"},
     {ONE("\"F32\"", "[1]", "[-4,0]"), 4, TLR_EFORMAT, "data_offsets: expected"},
     {ONE("\"F32\"", "[1]", "[0,\"4\"]"), 4, TLR_EFORMAT, "data_offsets: expec"},
-    {ONE("\"F32\"", "[2]", "[0,8]"), 4, TLR_EFORMAT, "begin <= end <= 4"},
+    {ONE("\"F32\"", "[2]", "[0,8]"), 4, TLR_EFORMAT, "<= 4, found [0, 8]"},
     {ONE("\"F32\"", "[1]", "[9223372036854775803,9223372036854775807]"), 4,
      TLR_EFORMAT, "begin <= end <= 4"},
     {ONE("\"F32\"", "[2]", "[0,4]"), 4, TLR_EFORMAT, "expected 8 bytes"},
