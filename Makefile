@@ -10,7 +10,6 @@
 MAKEFLAGS += -r
 .DEFAULT_GOAL := all
 .SUFFIXES:
-.PRECIOUS: %.o
 .DELETE_ON_ERROR:
 
 config ?= release
@@ -21,6 +20,7 @@ PKGS   := openblas jansson libpcre2-8 libutf8proc zlib libcrypto
 comma  := ,
 Q      := $(if $(V),,@)
 -include Makefile.config
+.PRECIOUS: $(BUILD)/%.o $(BUILD)/kernels/ref/%.o
 
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
