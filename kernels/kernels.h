@@ -35,6 +35,7 @@ typedef void tlr_matvec_fn(float *y, size_t y_stride, const void *w,
 typedef void tlr_dequant_fn(float *dst, const void *w, int n_rows, int n_cols);
 
 /* y[i] = x[i] / sqrt(mean(x^2) + eps) * weight[i], i < n; y may be x.
+ * The sum of squares of x must be finite in f32.
  * Zhang & Sennrich 2019 (arXiv 1910.07467), eq. 4. */
 typedef void tlr_rmsnorm_fn(float *y, const float *x, const float *weight,
                             int n, float eps);
