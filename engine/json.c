@@ -80,7 +80,9 @@ int tlr_json_object(json_t **out, struct tlr_bytes bytes, size_t max_bytes,
     json_t *value = json_loadb((const char *)bytes.ptr, bytes.len,
                                JSON_REJECT_DUPLICATES, &error);
     if (!value) {
-        if (json_error_code(&error) == json_error_out_of_memory) {
+        /* An empty text, which has no code, is jansson's word for no memory. */
+        if (error.text[0] == '\0' ||
+            json_error_code(&error) == json_error_out_of_memory) {
             return tlr_err_nomem(err, where, bytes.len);
         }
         return tlr_err_set(err, TLR_EFORMAT,

@@ -238,6 +238,35 @@ START_TEST(bad_generation_json_is_refused)
 }
 END_TEST
 
+static void *json_alloc(size_t n)
+{
+    return tlr_calloc(n, 1);
+}
+
+/* No memory is no damage to the file.  jansson's lexer does call a string bad
+ * that it could not store; but then it has something to say. */
+START_TEST(out_of_memory_is_not_bad_json)
+{
+    static const char text[] = "{\"top_p\":0.5,\"top_k\":7,\"eos\":[1,2]}";
+    struct tlr_bytes json = {(const uint8_t *)text, sizeof text - 1};
+    json_set_alloc_funcs(json_alloc, tlr_free);
+    int k = 0, n_nomem = 0, rc = TLR_ENOMEM;
+    for (; rc && k < 100; k++) {
+        struct tlr_generation g;
+        struct tlr_err err = TLR_ERR_INIT;
+        tlr_mem_fail_after(k);
+        rc = tlr_generation_from_json(&g, json, 100, "g", &err);
+        tlr_mem_fail_after(-1);
+        ck_assert_msg(rc == 0 || rc == TLR_ENOMEM ||
+                          strstr(err.text, "expected near '\""),
+                      "k = %d: %s", k, err.text);
+        n_nomem += rc == TLR_ENOMEM;
+    }
+    ck_assert_int_eq(rc, 0);
+    ck_assert_int_gt(n_nomem, 5);
+}
+END_TEST
+
 Suite *suite_chat(void);
 Suite *suite_chat(void)
 {
@@ -251,6 +280,7 @@ Suite *suite_chat(void)
     tcase_add_test(c, bad_chat_json_is_refused);
     tcase_add_test(c, generation_goes_through_json);
     tcase_add_test(c, bad_generation_json_is_refused);
+    tcase_add_test(c, out_of_memory_is_not_bad_json);
     suite_add_tcase(s, c);
     return s;
 }
