@@ -49,6 +49,9 @@ int tlr_out_write(struct tlr_out *o, const void *data, size_t len,
 int tlr_out_pwrite(struct tlr_out *o, const void *data, size_t len,
                    uint64_t offset, struct tlr_err *err);
 uint64_t tlr_out_pos(const struct tlr_out *o); /* where write goes on */
+/* Hands everything written to the system; *fd, which stays o's, then reads it:
+ * a look at the whole before it takes its name. */
+int tlr_out_flush(struct tlr_out *o, int *fd, struct tlr_err *err);
 int tlr_out_commit(struct tlr_out *o, struct tlr_err *err); /* frees o */
 void tlr_out_abort(struct tlr_out *o); /* removes and frees; NULL is allowed */
 /* Async-signal-safe: unlinks every temporary of this process. */

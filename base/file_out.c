@@ -124,7 +124,7 @@ static int create_temporary(struct slot *slot, const char *path, mode_t mode)
             errno = ENAMETOOLONG;
             break;
         }
-        fd = open(slot->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+        fd = open(slot->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode);
         if (fd < 0 && errno != EEXIST && errno != EINTR) {
             break;
         }
@@ -299,6 +299,12 @@ int tlr_out_pwrite(struct tlr_out *o, const void *data, size_t len,
 uint64_t tlr_out_pos(const struct tlr_out *o)
 {
     return o->pos + o->n_buf;
+}
+
+int tlr_out_flush(struct tlr_out *o, int *fd, struct tlr_err *err)
+{
+    *fd = o->fd;
+    return flush(o, err);
 }
 
 /* ---- commit, abort -------------------------------------------------------- */

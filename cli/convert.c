@@ -30,7 +30,8 @@ static const struct cli_option options[] = {
                "q8" },
     { .name = "verify", .kind = CLI_FLAG,
       .at = offsetof(struct convert_args, verify),
-      .help = "read both again and compare every number" },
+      .help = "read both again and compare every number before an old model is "
+              "replaced" },
     { .name = "json", .kind = CLI_FLAG,
       .at = offsetof(struct convert_args, json),
       .help = "print the report as one JSON object" },
@@ -44,10 +45,18 @@ static const char *const examples[] = {
     NULL
 };
 
+struct shown {
+    struct cli_progress progress;
+    bool verify; /* the second half of the bytes */
+};
+
 static int on_progress(void *ctx, uint64_t done, uint64_t total,
                        const char *tensor)
 {
-    cli_progress_set(ctx, done, total, tensor);
+    struct shown *s = ctx;
+    if (s->verify && done >= total / 2)
+        s->progress.label = "verify";
+    cli_progress_set(&s->progress, done, total, tensor);
     return cli_interrupted();
 }
 
@@ -120,25 +129,19 @@ static void print_report(const struct convert_args *a,
         cli_printf("verified: every number compared with the source\n");
 }
 
-static int convert_and_verify(const struct convert_args *a,
-                              struct tlr_source *src,
-                              struct tlr_convert_report *r,
-                              struct tlr_err *err)
+static int convert_shown(const struct convert_args *a, struct tlr_source *src,
+                         struct tlr_convert_report *r, struct tlr_err *err)
 {
-    struct cli_progress p;
-    struct tlr_convert_options o = { .type = -1, .progress = on_progress,
-                                     .progress_ctx = &p };
+    struct shown shown = { .verify = a->verify };
+    struct tlr_convert_options o = { .type = -1, .verify = a->verify,
+                                     .progress = on_progress,
+                                     .progress_ctx = &shown };
     enum tlr_type type;
     if (a->type && tlr_type_parse(a->type, &type))
         o.type = (int)type;
-    cli_progress_begin(&p, "convert", true);
+    cli_progress_begin(&shown.progress, "convert", true);
     int rc = tlr_convert(src, a->out, &o, r, err);
-    cli_progress_end(&p);
-    if (rc || !a->verify)
-        return rc;
-    cli_progress_begin(&p, "verify", true);
-    rc = tlr_convert_verify(src, a->out, &o, err);
-    cli_progress_end(&p);
+    cli_progress_end(&shown.progress);
     return rc;
 }
 
@@ -153,7 +156,7 @@ static int convert(const void *args, struct tlr_err *err)
     if (rc)
         return rc;
     cli_interrupt_hold();
-    rc = convert_and_verify(a, src, &report, err);
+    rc = convert_shown(a, src, &report, err);
     cli_interrupt_release();
     if (!rc && a->json)
         rc = print_json(a, &report, err);

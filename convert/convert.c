@@ -124,9 +124,10 @@ static void convert_band(void *ctx, int item, int thread)
 static int tell_progress(struct job *j, const struct tlr_plan_tensor *t,
                          uint64_t done, struct tlr_err *err)
 {
-    if (j->options && j->options->progress &&
-        j->options->progress(j->options->progress_ctx, done, j->plan.src_bytes,
-                             t->want.name) != 0) {
+    const struct tlr_convert_options *o = j->options;
+    uint64_t total = o && o->verify ? 2 * j->plan.src_bytes : j->plan.src_bytes;
+    if (o && o->progress &&
+        o->progress(o->progress_ctx, done, total, t->want.name) != 0) {
         return tlr_err_set(err, TLR_ECANCELLED,
                            "tensor %s: the conversion was stopped; nothing was "
                            "written",
@@ -332,6 +333,14 @@ static uint64_t file_bytes(const char *path, int fd)
     return rc == 0 ? (uint64_t)st.st_size : 0;
 }
 
+/* The temporary against the source, while the old model is still there. */
+static int verify(struct job *j, const char *label, struct tlr_err *err)
+{
+    int fd;
+    int rc = tlr_writer_finish(j->writer, &fd, err);
+    return rc ? rc : tlr_convert_verify_fd(j->src, fd, label, j->options, err);
+}
+
 static int convert(struct tlr_source *src, const char *path, int fd,
                    const char *label, const struct tlr_convert_options *options,
                    struct tlr_convert_report *report, struct tlr_err *err)
@@ -350,6 +359,9 @@ static int convert(struct tlr_source *src, const char *path, int fd,
         if ((rc = convert_tensor(&j, i, err))) {
             goto fail;
         }
+    }
+    if (options && options->verify && (rc = verify(&j, label, err))) {
+        goto fail;
     }
     rc = tlr_writer_commit(j.writer, err);
     j.writer = NULL;

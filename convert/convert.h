@@ -11,6 +11,8 @@
 struct tlr_convert_options {
     int type; /* enum tlr_type for all matrices; -1: keep what carries over
                  without loss, q8 otherwise */
+    bool verify; /* compare as tlr_convert_verify does before the model takes
+                    its name; progress then counts both passes */
     int (*progress)(void *ctx, uint64_t done_bytes, uint64_t total_bytes,
                     const char *tensor); /* may be NULL; non-zero cancels */
     void *progress_ctx;
@@ -27,11 +29,12 @@ struct tlr_convert_report {
     char worst[64];
 };
 
-/* Converts an open source into out_path (temp + fsync + rename). */
+/* Converts an open source into out_path (temp + fsync + rename): on failure,
+ * that of options->verify included, what was there before stays. */
 int tlr_convert(struct tlr_source *src, const char *out_path,
                 const struct tlr_convert_options *options,
                 struct tlr_convert_report *report, struct tlr_err *err);
-/* The same into a descriptor (tlr bench --random). */
+/* The same into a descriptor (tlr bench --random), which verify reads. */
 int tlr_convert_fd(struct tlr_source *src, int fd, const char *label,
                    const struct tlr_convert_options *options,
                    struct tlr_convert_report *report, struct tlr_err *err);
@@ -41,5 +44,10 @@ int tlr_convert_fd(struct tlr_source *src, int fd, const char *label,
 int tlr_convert_verify(struct tlr_source *src, const char *model_path,
                        const struct tlr_convert_options *options,
                        struct tlr_err *err);
+/* The same for an open descriptor, which stays the caller's; label is the name
+ * that messages use. */
+int tlr_convert_verify_fd(struct tlr_source *src, int fd, const char *label,
+                          const struct tlr_convert_options *options,
+                          struct tlr_err *err);
 
 #endif

@@ -135,18 +135,17 @@ static int compare_config(const struct tlr_source *src,
                        b->dim);
 }
 
-int tlr_convert_verify(struct tlr_source *src, const char *model_path,
-                       const struct tlr_convert_options *options,
-                       struct tlr_err *err)
+/* Closes file. */
+static int verify(struct tlr_source *src, struct tlr_file *file,
+                  const struct tlr_convert_options *options,
+                  struct tlr_err *err)
 {
-    struct tlr_file *file = NULL;
     struct tlr_plan plan = {0};
     float *x = NULL, *y = NULL;
-    struct tlr_file_options no_populate = {.populate = false};
+    const char *model = tlr_file_label(file);
     uint64_t done = 0;
-    int rc = tlr_file_open(&file, model_path, &no_populate, err);
-    if (rc || (rc = tlr_file_verify(file, NULL, NULL, err)) ||
-        (rc = compare_config(src, file, err)) ||
+    int rc = tlr_file_verify(file, NULL, NULL, err);
+    if (rc || (rc = compare_config(src, file, err)) ||
         (rc = tlr_plan_make(&plan, src, options, err))) {
         goto fail;
     }
@@ -154,16 +153,20 @@ int tlr_convert_verify(struct tlr_source *src, const char *model_path,
     x = tlr_alloc_aligned(TLR_TILE_ROWS * row_bytes);
     y = tlr_alloc_aligned(row_bytes);
     if (!x || !y) {
-        rc = tlr_err_nomem(err, model_path, TLR_TILE_ROWS * row_bytes);
+        rc = tlr_err_nomem(err, model, TLR_TILE_ROWS * row_bytes);
         goto fail;
     }
+    /* Of a conversion that verifies this is the second half. */
+    uint64_t before = options && options->verify ? plan.src_bytes : 0;
     for (uint32_t i = 0; rc == 0 && i < plan.n; i++) {
         const struct tlr_plan_tensor *t = &plan.tensors[i];
         if (options && options->progress &&
-            options->progress(options->progress_ctx, done, plan.src_bytes,
-                              t->want.name) != 0) {
+            options->progress(options->progress_ctx, before + done,
+                              before + plan.src_bytes, t->want.name) != 0) {
             rc = tlr_err_set(err, TLR_ECANCELLED,
-                             "%s: verification was stopped", model_path);
+                             "%s: the verification was stopped; nothing was "
+                             "written",
+                             model);
             break;
         }
         rc = verify_tensor(src, i, t, file, x, y, err);
@@ -175,4 +178,24 @@ fail:
     tlr_plan_clear(&plan);
     tlr_file_close(file);
     return rc;
+}
+
+static const struct tlr_file_options no_populate = {.populate = false};
+
+int tlr_convert_verify(struct tlr_source *src, const char *model_path,
+                       const struct tlr_convert_options *options,
+                       struct tlr_err *err)
+{
+    struct tlr_file *file;
+    int rc = tlr_file_open(&file, model_path, &no_populate, err);
+    return rc ? rc : verify(src, file, options, err);
+}
+
+int tlr_convert_verify_fd(struct tlr_source *src, int fd, const char *label,
+                          const struct tlr_convert_options *options,
+                          struct tlr_err *err)
+{
+    struct tlr_file *file;
+    int rc = tlr_file_open_fd(&file, fd, label, &no_populate, err);
+    return rc ? rc : verify(src, file, options, err);
 }

@@ -161,8 +161,12 @@ int tlr_writer_section(struct tlr_writer *w, enum tlr_section section,
  * to the next tensor when its last byte is there. */
 int tlr_writer_data(struct tlr_writer *w, const void *data, size_t len,
                     struct tlr_err *err);
-/* All data must be there.  Writes checksums and header last.  Frees w, also on
- * failure. */
+/* All data must be there.  Writes checksums and header last: *fd, which stays
+ * w's, is then the whole model, but not under its name yet (tlr_file_open_fd
+ * reads it).  Only commit and abort may follow. */
+int tlr_writer_finish(struct tlr_writer *w, int *fd, struct tlr_err *err);
+/* Finishes, where that was not done, and gives the file its name.  Frees w, also
+ * on failure. */
 int tlr_writer_commit(struct tlr_writer *w, struct tlr_err *err);
 void tlr_writer_abort(struct tlr_writer *w); /* NULL is allowed */
 

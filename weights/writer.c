@@ -32,6 +32,7 @@ struct tlr_writer {
     uint32_t crc;
     bool in_data;  /* no more sections */
     bool failed;   /* nothing but abort makes sense */
+    bool finished; /* the header is there, too */
 };
 
 static uint64_t writer_pos(const struct tlr_writer *w)
@@ -328,7 +329,7 @@ static void head_finish(struct tlr_writer *w)
     tlr_put_u32(h + TLR_HEAD_CRC, tlr_crc32(0, h, TLR_HEAD_CRC));
 }
 
-int tlr_writer_commit(struct tlr_writer *w, struct tlr_err *err)
+int tlr_writer_finish(struct tlr_writer *w, int *fd, struct tlr_err *err)
 {
     int rc;
     if (w->failed || w->tensor != w->n_tensors) {
@@ -336,23 +337,32 @@ int tlr_writer_commit(struct tlr_writer *w, struct tlr_err *err)
         if (w->tensor < w->n_tensors) {
             tlr_config_tensor(&w->config, w->tensor, &want);
         }
-        rc = tlr_err_set(err, TLR_EUSAGE,
-                         "%s: incomplete: %" PRIu32 " of %" PRIu32
-                         " tensors written, next is %s",
-                         w->label, w->tensor, w->n_tensors, want.name);
-        goto done;
+        return tlr_err_set(err, TLR_EUSAGE,
+                           "%s: incomplete: %" PRIu32 " of %" PRIu32
+                           " tensors written, next is %s",
+                           w->label, w->tensor, w->n_tensors, want.name);
     }
     head_finish(w);
-    if (!w->out) {
+    if (w->out) {
+        rc = tlr_out_pwrite(w->out, w->head, (size_t)w->head_bytes, 0, err);
+        rc = rc ? rc : tlr_out_flush(w->out, fd, err);
+    } else {
         rc = fd_pwrite(w->fd, w->head, (size_t)w->head_bytes, 0, w->label, err);
-        goto done;
+        *fd = w->fd;
     }
-    rc = tlr_out_pwrite(w->out, w->head, (size_t)w->head_bytes, 0, err);
-    if (!rc) {
+    w->failed = rc != 0;
+    w->finished = rc == 0;
+    return rc;
+}
+
+int tlr_writer_commit(struct tlr_writer *w, struct tlr_err *err)
+{
+    int fd;
+    int rc = w->finished ? 0 : tlr_writer_finish(w, &fd, err);
+    if (!rc && w->out) {
         rc = tlr_out_commit(w->out, err);
         w->out = NULL;
     }
-done:
     tlr_writer_abort(w);
     return rc;
 }

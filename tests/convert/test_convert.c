@@ -340,7 +340,7 @@ static int convert_with_failure(const char *from, const char *to, long k,
                                 struct tlr_err *err)
 {
     struct tlr_source *s = NULL;
-    struct tlr_convert_options options = {.type = TLR_Q8};
+    struct tlr_convert_options options = {.type = TLR_Q8, .verify = true};
     tlr_mem_fail_after(k);
     int rc = tlr_source_open(&s, from, err);
     if (rc == 0) {
@@ -382,6 +382,39 @@ START_TEST(out_of_memory_everywhere)
 }
 END_TEST
 
+/* The source changes between the two passes: the model is not what it was made
+ * of, and must not take the place of the old one. */
+static int change_source(void *ctx, uint64_t done, uint64_t total,
+                         const char *tensor)
+{
+    (void)tensor;
+    struct fake *f = ctx;
+    f->scale = done >= total / 2 ? 1.5f : 1.0f;
+    return 0;
+}
+
+START_TEST(failed_verification)
+{
+    const char *path = make_old();
+    struct fake f = make_fake();
+    struct tlr_convert_options options = {.type = TLR_F32, .verify = true};
+    struct tlr_err err = TLR_ERR_INIT;
+    options.progress = change_source;
+    options.progress_ctx = &f;
+    int rc = tlr_convert(&f.source, path, &options, NULL, &err);
+    expect_error("verify", rc, &err, TLR_EMISMATCH,
+                 "out/model.bin: tensor embed (fake of the source): row 0");
+    expect_old(path);
+    options.progress = NULL;
+    tlr_err_clear(&err);
+    rc = tlr_convert(&f.source, path, &options, NULL, &err);
+    ck_assert_msg(rc == 0, "%s", err.text);
+    rc = tlr_convert_verify(&f.source, path, &options, &err);
+    ck_assert_msg(rc == 0, "%s", err.text);
+    ck_assert_int_eq(count_hidden(tmp_path("out")), 0);
+}
+END_TEST
+
 struct stop {
     int left;
     uint64_t last;
@@ -402,12 +435,14 @@ START_TEST(stopped_by_the_user)
     struct tlr_source *s = open_source(GGUF);
     for (int left = 0;; left++) {
         struct stop stop = {.left = left};
-        struct tlr_convert_options options = {
-            .type = -1, .progress = stop_later, .progress_ctx = &stop};
+        struct tlr_convert_options options = {.type = -1,
+                                              .verify = _i == 1,
+                                              .progress = stop_later,
+                                              .progress_ctx = &stop};
         struct tlr_err err = TLR_ERR_INIT;
         int rc = tlr_convert(s, path, &options, NULL, &err);
         if (rc == 0) {
-            ck_assert_int_ge(left, 20);
+            ck_assert_int_ge(left, _i == 1 ? 60 : 20);
             break;
         }
         expect_error("stop", rc, &err, TLR_ECANCELLED, "was stopped");
@@ -471,7 +506,8 @@ Suite *suite_convert(void)
     tcase_add_test(tc, verify_finds_another_model);
     tcase_add_test(tc, full_disk);
     tcase_add_test(tc, out_of_memory_everywhere);
-    tcase_add_test(tc, stopped_by_the_user);
+    tcase_add_test(tc, failed_verification);
+    tcase_add_loop_test(tc, stopped_by_the_user, 0, 2);
     tcase_add_test(tc, unwritable_output);
     tcase_add_test(tc, smollm2_is_taken_over_exactly);
     suite_add_tcase(suite, tc);
