@@ -16,20 +16,21 @@ config ?= release
 BUILD  ?= build/$(config)
 CC     := $(if $(filter default,$(origin CC)),cc,$(CC))
 AR     := $(if $(filter default,$(origin AR)),ar,$(AR))
-PKGS   := openblas jansson libpcre2-8 libutf8proc zlib libcrypto
+PKGS   := openblas jansson libutf8proc zlib libcrypto
+TEST_PKGS := check libpcre2-8
 comma  := ,
 Q      := $(if $(V),,@)
 -include Makefile.config
-.PRECIOUS: $(BUILD)/%.o $(BUILD)/kernels/ref/%.o
+.PRECIOUS: $(BUILD)/%.o
 
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
-CHECK_LIBS  = $(shell pkg-config --libs check 2>/dev/null)
+CHECK_LIBS  = $(shell pkg-config --libs $(TEST_PKGS) 2>/dev/null)
 ARCH       := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine 2>/dev/null)))
 
 WARN   := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
           -Wpointer-arith -Wcast-qual -Wwrite-strings -Wvla -Wformat=2 -Wundef
-BASE_FLAGS := -std=c11 -D_GNU_SOURCE -DPCRE2_CODE_UNIT_WIDTH=8 -I. $(WARN) -fno-math-errno -pthread $(PKG_CFLAGS)
+BASE_FLAGS := -std=c11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -ffp-contract=off -DPCRE2_CODE_UNIT_WIDTH=8 -I. $(WARN) -fno-math-errno -pthread $(PKG_CFLAGS)
 
 FLAGS_release  := -O3 -g -DNDEBUG
 FLAGS_debug    := -O0 -g
@@ -85,10 +86,6 @@ $(BUILD)/lib$(1).a: $(call objs_of,$(1))
 	$$(Q)rm -f $$@ && $(AR) rcs $$@ $$^
 endef
 $(foreach r,$(LIB_ROOMS),$(eval $(call room_rules,$(r))))
-
-$(BUILD)/kernels/ref/%.o: kernels/ref/%.c Makefile
-	@mkdir -p $(@D)
-	$(Q)$(CC) $(CFLAGS_ALL) -ffp-contract=off -MMD -MP -c -o $@ $<
 
 $(BUILD)/%.o: %.c Makefile
 	@mkdir -p $(@D)
@@ -178,7 +175,7 @@ MAN      = $(DESTDIR)$(prefix)/share/man/man1
 LIB      = $(DESTDIR)$(prefix)/lib
 INC      = $(DESTDIR)$(prefix)/include/tlr
 PUBLIC_HEADERS := engine/tlr.h engine/chat.h engine/generation.h engine/sampler.h engine/tokenizer.h \
-    engine/vocab.h weights/model_file.h kernels/cpu.h kernels/quant.h base/err.h base/span.h
+    engine/vocab.h weights/model_file.h kernels/cpu.h kernels/quant.h base/err.h base/mem.h base/span.h
 
 install: all ## install tlr, libtlr.a, headers, man page, completions (DESTDIR, prefix)
 	install -d $(BIN) $(MAN) $(LIB) $(DESTDIR)$(prefix)/share/bash-completion/completions \
@@ -186,13 +183,16 @@ install: all ## install tlr, libtlr.a, headers, man page, completions (DESTDIR, 
 	install -m 755 tlr $(BIN)/tlr
 	install -m 644 libtlr.a $(LIB)/libtlr.a
 	for h in $(PUBLIC_HEADERS); do install -d $(INC)/$$(dirname $$h) && install -m 644 $$h $(INC)/$$h || exit 1; done
+	install -d $(LIB)/pkgconfig
+	printf 'Name: tlr\nDescription: runs language models\nVersion: %s\nCflags: -I%s/include/tlr -pthread\nLibs: -L%s/lib -ltlr -lm -pthread\nRequires: openblas jansson libutf8proc zlib libcrypto\n' \
+	    "$$(./tlr --version | cut -d' ' -f2)" '$(prefix)' '$(prefix)' >$(LIB)/pkgconfig/tlr.pc
 	./tlr --man >$(MAN)/tlr.1
 	./tlr --completion bash >$(DESTDIR)$(prefix)/share/bash-completion/completions/tlr
 	./tlr --completion zsh >$(DESTDIR)$(prefix)/share/zsh/site-functions/_tlr
 	./tlr --completion fish >$(DESTDIR)$(prefix)/share/fish/vendor_completions.d/tlr.fish
 
 uninstall: ## remove what install put there
-	rm -rf $(BIN)/tlr $(MAN)/tlr.1 $(LIB)/libtlr.a $(INC) \
+	rm -rf $(BIN)/tlr $(MAN)/tlr.1 $(LIB)/libtlr.a $(LIB)/pkgconfig/tlr.pc $(INC) \
 	    $(DESTDIR)$(prefix)/share/bash-completion/completions/tlr \
 	    $(DESTDIR)$(prefix)/share/zsh/site-functions/_tlr \
 	    $(DESTDIR)$(prefix)/share/fish/vendor_completions.d/tlr.fish

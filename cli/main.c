@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/mem.h"
 #include "cli/cli.h"
@@ -102,14 +103,15 @@ int main(int argc, char **argv)
     int rc_out = cli_out_finish(&err);
     if (rc == TLR_ECANCELLED)
         cli_complain("interrupted%s%s", err.text[0] ? ": " : "", err.text);
+    else if (rc == TLR_EUSAGE && verb)
+        cli_complain("%s; tlr help %s says more", err.text, verb->name);
+    else if (rc == TLR_EUSAGE)
+        cli_complain("%s; usage: tlr VERB ..., tlr --help says more", err.text);
     else if (err.text[0])
         cli_complain("%s", err.text);
-    if (rc == TLR_EUSAGE) {
-        if (verb)
-            cli_note("tlr help %s says more", verb->name);
-        else
-            cli_note("usage: tlr VERB ...; tlr --help says more");
+    if (rc == TLR_EUSAGE)
         return CLI_USAGE;
-    }
+    if (rc == TLR_ENOMEM)
+        _exit(CLI_FAILED); /* OpenBLAS's own exit may wait for memory for ever */
     return rc || rc_out ? CLI_FAILED : CLI_DONE;
 }

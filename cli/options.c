@@ -154,6 +154,9 @@ static int set_value(const struct cli_option *o, const char *name, void *args,
         return 0;
     case CLI_LIST: {
         struct cli_list *list = at;
+        if (!*text)
+            return tlr_err_set(err, TLR_EUSAGE,
+                               "%s: expected a text, found an empty one", name);
         if (list->n == CLI_LIST_MAX)
             return tlr_err_set(err, TLR_EUSAGE,
                                "%s: given more than %d times", name,

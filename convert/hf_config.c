@@ -13,12 +13,12 @@
 #include "convert/json_file.h"
 
 static const struct {
-    const char *architecture;
+    const char *architecture, *model_type;
     uint32_t family, flags;
 } families[] = {
-    {"Qwen2ForCausalLM", TLR_FAMILY_QWEN2, TLR_CONFIG_QKV_BIAS},
-    {"Qwen3ForCausalLM", TLR_FAMILY_QWEN3, TLR_CONFIG_QK_NORM},
-    {"LlamaForCausalLM", TLR_FAMILY_LLAMA, 0},
+    {"Qwen2ForCausalLM", "qwen2", TLR_FAMILY_QWEN2, TLR_CONFIG_QKV_BIAS},
+    {"Qwen3ForCausalLM", "qwen3", TLR_FAMILY_QWEN3, TLR_CONFIG_QK_NORM},
+    {"LlamaForCausalLM", "llama", TLR_FAMILY_LLAMA, 0},
 };
 
 static int unsupported(const char *where, const char *key,
@@ -36,8 +36,13 @@ static int read_family(struct tlr_config *c, const json_t *root,
 {
     const json_t *list = json_object_get(root, "architectures");
     const char *name = json_string_value(json_array_get(list, 0));
+    const char *type = json_string_value(json_object_get(root, "model_type"));
     for (size_t i = 0; name && i < sizeof families / sizeof *families; i++) {
         if (strcmp(name, families[i].architecture) == 0) {
+            if (type && strcmp(type, families[i].model_type) != 0) {
+                return unsupported(where, "model_type",
+                                   families[i].model_type, type, err);
+            }
             c->family = families[i].family;
             c->flags = families[i].flags;
             return 0;

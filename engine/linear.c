@@ -10,13 +10,15 @@
 
 #include <cblas.h>
 #include <pthread.h>
+#include <sys/mman.h>
 
 enum {
     MATVEC_ITEM_ELEMENTS = 65536, /* some microseconds of streaming */
     MATVEC_ITEM_ROWS = 256,       /* at most */
     PANEL_ELEMENTS = 262144,      /* 1 MiB of f32: stays in L2 */
     PANEL_ROWS_MIN = 64,
-    PANEL_ROWS_MAX = 128
+    PANEL_ROWS_MAX = 128,
+    BLAS_BUFFER_BYTES = 128 << 20 /* what OpenBLAS maps for AVX-512 */
 };
 
 struct region {
@@ -147,8 +149,26 @@ static void set_blas_threads(void)
     openblas_set_num_threads(1);
 }
 
-void tlr_linear_setup(void)
+/* OpenBLAS maps a buffer for each calling thread and, refused, tries again for
+ * ever; so the room is asked for here, where it can be an error. */
+static int check_blas_room(int n_threads, struct tlr_err *err)
+{
+    size_t n_bytes = (size_t)n_threads * BLAS_BUFFER_BYTES;
+    void *room = mmap(NULL, n_bytes, PROT_NONE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (room == MAP_FAILED) {
+        return tlr_err_set(err, TLR_ENOMEM,
+                           "session: expected %zu MiB of address space for "
+                           "OpenBLAS, found less; raise the limit (ulimit -v) "
+                           "or use fewer threads", n_bytes >> 20);
+    }
+    munmap(room, n_bytes);
+    return 0;
+}
+
+int tlr_linear_setup(int n_threads, struct tlr_err *err)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, set_blas_threads);
+    return check_blas_room(n_threads, err);
 }

@@ -43,6 +43,6 @@ void tlr_linear_run_glu(const struct tlr_linear_env *env,
 
 /* OpenBLAS is called from our own threads, so it must not start its own: sets
  * it to one thread, once, for the whole process. */
-void tlr_linear_setup(void);
+int tlr_linear_setup(int n_threads, struct tlr_err *err);
 
 #endif

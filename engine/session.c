@@ -235,6 +235,9 @@ static int session_init(struct tlr_session *s, struct tlr_err *err)
     }
     rc = place(s, s->arena, &need, err);
     if (!rc) {
+        rc = tlr_linear_setup(s->opt.n_threads, err);
+    }
+    if (!rc) {
         rc = tlr_pool_new(&s->pool, s->opt.n_threads, err);
     }
     if (rc) {
@@ -244,7 +247,6 @@ static int session_init(struct tlr_session *s, struct tlr_err *err)
     tlr_kernels_init(&s->kernels, (enum tlr_cpu_level)s->opt.cpu_level);
     s->linear.kernels = &s->kernels;
     s->linear.pool = s->pool;
-    tlr_linear_setup();
     tlr_rope_tables(s->rope_cos, s->rope_sin, s->opt.n_ctx, c->head_dim,
                     c->rope_theta, s->model->rope_factors);
     return 0;

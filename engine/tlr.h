@@ -65,6 +65,12 @@ struct tlr_session_options {
     uint32_t branch_tok;  /* most tokens of one branch; 0: 32 */
 };
 
+/* All defaults; a zeroed struct would ask for the reference kernels. */
+#define TLR_SESSION_OPTIONS_INIT                                               \
+    {                                                                          \
+        .cpu_level = -1                                                        \
+    }
+
 /* What a session needs, before any of it is allocated. */
 struct tlr_memory {
     uint64_t weights_bytes, kv_bytes, scratch_bytes, total_bytes;

@@ -7,8 +7,8 @@ set -eu
 
 what=${1:-run}
 run_packages="build-essential pkg-config libopenblas-dev libjansson-dev \
-libpcre2-dev libutf8proc-dev zlib1g-dev libssl-dev python3 python3-pip"
-test_packages="check liblzma-dev xz-utils"
+libutf8proc-dev zlib1g-dev libssl-dev python3 python3-pip"
+test_packages="check libpcre2-dev xz-utils"
 ci_packages="clang llvm mandoc shellcheck jq zsh fish bsdutils"
 
 case $what in
@@ -22,11 +22,11 @@ esac
 have_all() {
     command -v cc >/dev/null 2>&1 && command -v make >/dev/null 2>&1 &&
     command -v pkg-config >/dev/null 2>&1 &&
-    pkg-config --exists openblas jansson libpcre2-8 libutf8proc zlib \
+    pkg-config --exists openblas jansson libutf8proc zlib \
         libcrypto || return 1
     [ "$what" = run ] && return 0
-    pkg-config --exists check liblzma && command -v xz >/dev/null 2>&1 ||
-        return 1
+    pkg-config --exists check libpcre2-8 &&
+        command -v xz >/dev/null 2>&1 || return 1
     [ "$what" = test ] && return 0
     for tool in clang mandoc shellcheck jq zsh fish script; do
         command -v $tool >/dev/null 2>&1 || return 1
@@ -38,7 +38,7 @@ if ! command -v apt-get >/dev/null 2>&1; then
     cat >&2 <<EOF
 install-deps: this system has no apt-get. Needed: a C11 compiler, GNU make,
 pkg-config, python3 with pip, and the development files of OpenBLAS, jansson,
-PCRE2, utf8proc, zlib and OpenSSL's libcrypto; for the tests Check, liblzma and xz.
+utf8proc, zlib and OpenSSL's libcrypto; for the tests Check, PCRE2 and xz.
 With Homebrew: brew install pkg-config openblas jansson pcre2 utf8proc openssl check xz
 EOF
     exit 1
@@ -66,7 +66,7 @@ DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq \
     --no-install-recommends $missing >/dev/null
 have_all || {
     echo "install-deps: packages are installed, yet pkg-config misses one of" \
-         "openblas jansson libpcre2-8 libutf8proc zlib libcrypto check liblzma," \
+         "openblas jansson libutf8proc zlib libcrypto check libpcre2-8," \
          "or the program xz is missing" >&2
     exit 1
 }
