@@ -244,7 +244,82 @@ static const struct bad_edit {
     CONFIG("tiny-llama", "\"mlp_bias\": false", "\"mlp_bias\": true",
            TLR_EUNSUPPORTED, "mlp_bias")
     CONFIG("tiny-llama", "LlamaForCausalLM", "Qwen3ForCausalLM",
-           TLR_EUNSUPPORTED, "model_type: expected qwen3, found llama"), 0);
+           TLR_EUNSUPPORTED, "model_type: expected qwen3, found llama")
+    CONFIG("tiny-llama3", "\"factor\": 8.0,", "", TLR_EFORMAT,
+           "factor is missing")
+    CONFIG("tiny-llama3", "\"low_freq_factor\": 1.0",
+           "\"low_freq_factor\": 4.0", TLR_EFORMAT, "rope scaling llama3")
+    CONFIG("tiny-llama3", "\"rope_type\": \"llama3\"",
+           "\"rope_type\": \"dynamic\"", TLR_EUNSUPPORTED,
+           "rope_scaling: expected type default or llama3, found dynamic")
+#undef CONFIG
+#define INDEX "model.safetensors.index.json"
+    {"tiny-qwen2", INDEX, "model-00001-of-00002.safetensors",
+     "../model-00001-of-00002.safetensors", TLR_EFORMAT, "damaged or hostile"},
+    {"tiny-qwen2", INDEX, "model-00001-of-00002.safetensors", "/etc/passwd",
+     TLR_EFORMAT, "damaged or hostile"},
+    {"tiny-qwen2", INDEX, "model-00001-of-00002.safetensors", ".hidden",
+     TLR_EFORMAT, "damaged or hostile"},
+    {"tiny-qwen2", INDEX, "model-00001-of-00002.safetensors", "", TLR_EFORMAT,
+     "damaged or hostile"},
+    {"tiny-qwen2", INDEX, "\"model-00001-of-00002.safetensors\"", "17",
+     TLR_EFORMAT, "found an integer"},
+    {"tiny-qwen2", INDEX, "model-00001-of-00002.safetensors",
+     "model-00003-of-00002.safetensors", TLR_ENOTFOUND,
+     "(named in model.safetensors.index.json"},
+    {"tiny-qwen2", INDEX, "\"weight_map\"", "\"map\"", TLR_EFORMAT,
+     "weight_map: expected an object"},
+    {"tiny-qwen2", INDEX, "\"lm_head.weight\"", "\"lm_tail.weight\"",
+     TLR_EFORMAT, "found it in no file"},
+    {"tiny-qwen2", "tokenizer.json", "\"version\"", "version", TLR_EFORMAT,
+     "tokenizer.json"},
+    {"tiny-qwen2", "generation_config.json", "0.7", "-0.7", TLR_EFORMAT,
+     "generation_config.json"},
+    {"tiny-qwen2", "generation_config.json", "0.8", "1.8", TLR_EFORMAT,
+     "generation_config.json"},
+    {"tiny-qwen2", "generation_config.json", "302", "320", TLR_EFORMAT,
+     "end token 320: expected 0..319"},
+    {"tiny-qwen2", "generation_config.json", "302", "-1", TLR_EFORMAT,
+     "end token -1"},
+    {"tiny-qwen2", "generation_config.json", "302", "\"x\"", TLR_EFORMAT,
+     "eos_token_id: expected a token id"},
+    {"tiny-qwen2", "generation_config.json", "302",
+     "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17", TLR_ELIMIT, "at most 16"},
+};
+
+START_TEST(refused_edit)
+{
+    const struct bad_edit *row = &bad_edits[_i];
+    char golden[256];
+    snprintf(golden, sizeof golden, FOLDERS "%s", row->folder);
+    const char *dir = copy_folder(golden, "edited");
+    edit_file(dir, row->file, row->from, row->to);
+    struct tlr_err err = TLR_ERR_INIT;
+    struct tlr_source *source;
+    int rc = tlr_source_open(&source, dir, &err);
+    ck_assert_ptr_null(source);
+    expect_error(row->to, rc, &err, row->code, row->part);
+}
+END_TEST
+
+START_TEST(missing_files)
+{
+    static const struct {
+        const char *file;
+        int code;
+        const char *part;
+    } rows[] = {
+        {"config.json", TLR_ENOTFOUND, "config.json"},
+        {"tokenizer.json", TLR_ENOTFOUND, "tokenizer.json is missing"},
+        {"model.safetensors.index.json", TLR_ENOTFOUND,
+         "expected model.safetensors or"},
+        {"model-00002-of-00002.safetensors", TLR_ENOTFOUND, "download it too"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const char *dir = copy_folder(FOLDERS "tiny-qwen2", "missing");
+        char path[1024];
+        snprintf(path, sizeof path, "%s/%s", dir, rows[i].file);
+        ck_assert_int_eq(remove(path), 0);
         struct tlr_err err = TLR_ERR_INIT;
         struct tlr_source *source;
         int rc = tlr_source_open(&source, dir, &err);
