@@ -41,7 +41,8 @@ long tlr_read_text(char *buf, size_t cap, const char *path);
 /* Output written beside its final name as ".NAME.tmp-PID-N", then fsync +
  * rename + fsync of the folder: a kill, a full disk or an error leaves what was
  * there before.  Temporaries are removed on abort and on SIGINT/SIGTERM by the CLI
- * through tlr_out_cleanup. */
+ * through tlr_out_cleanup; those of a killed process by the next tlr_out_begin of
+ * the same name, which takes the process ids for this machine's. */
 struct tlr_out;
 int tlr_out_begin(struct tlr_out **out, const char *path, struct tlr_err *err);
 int tlr_out_write(struct tlr_out *o, const void *data, size_t len,

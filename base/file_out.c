@@ -5,12 +5,14 @@
  * names of live temporaries stand in one process-wide table of fixed slots, the
  * only thing that a signal handler can safely walk.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -107,6 +109,53 @@ static size_t folder_len(const char *path)
     return slash ? (size_t)(slash - path) + 1 : 0;
 }
 
+/* The folder of path; false when it does not fit. */
+static bool folder_of(char out[PATH_BYTES], const char *path)
+{
+    size_t len = folder_len(path);
+    if (len + 2 > PATH_BYTES) {
+        return false;
+    }
+    memcpy(out, path, len);
+    memcpy(out + len, ".", 2);
+    return true;
+}
+
+/* The name is "PREFIX" "PID-N", and there is no such process any more. */
+static bool is_orphan(const char *name, const char *prefix, size_t n_prefix)
+{
+    if (strncmp(name, prefix, n_prefix) != 0 || name[n_prefix] < '1' ||
+        name[n_prefix] > '9') {
+        return false;
+    }
+    char *end;
+    errno = 0;
+    long pid = strtol(name + n_prefix, &end, 10);
+    if (errno != 0 || pid > INT_MAX || *end != '-' || !end[1] ||
+        end[1 + strspn(end + 1, "0123456789")]) {
+        return false;
+    }
+    return kill((pid_t)pid, 0) != 0 && errno == ESRCH;
+}
+
+/* Removes what killed writers of path left: a failure only leaves it there. */
+static void sweep_orphans(const char *path)
+{
+    char folder[PATH_BYTES], prefix[NAME_KEPT + 8];
+    int n = snprintf(prefix, sizeof prefix, ".%.*s.tmp-", NAME_KEPT,
+                     path + folder_len(path));
+    DIR *d = folder_of(folder, path) ? opendir(folder) : NULL;
+    if (!d) {
+        return;
+    }
+    for (struct dirent *e; (e = readdir(d));) {
+        if (is_orphan(e->d_name, prefix, (size_t)n)) {
+            unlinkat(dirfd(d), e->d_name, 0);
+        }
+    }
+    closedir(d);
+}
+
 /* Creates the temporary and enters it in its slot; the descriptor, or -1 with
  * errno.  Signals wait meanwhile: none may find a file without an entry. */
 static int create_temporary(struct slot *slot, const char *path, mode_t mode)
@@ -198,6 +247,7 @@ int tlr_out_begin(struct tlr_out **out, const char *path, struct tlr_err *err)
                          N_SLOTS);
         goto fail;
     }
+    sweep_orphans(path);
     o->fd = create_temporary(o->slot, path, mode);
     if (o->fd < 0) {
         rc = tlr_err_set_errno(err, TLR_EIO, errno,
@@ -331,12 +381,9 @@ static bool sync_fd(int fd)
 static void sync_folder(const char *path)
 {
     char dir[PATH_BYTES];
-    size_t len = folder_len(path);
-    if (len >= sizeof dir) {
+    if (!folder_of(dir, path)) {
         return;
     }
-    memcpy(dir, path, len);
-    memcpy(dir + len, ".", 2);
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd >= 0) {
         fsync(fd);

@@ -244,8 +244,8 @@ START_TEST(out_of_memory)
 }
 END_TEST
 
-/* Writes half a file in a child that ends by sig. */
-static void end_writer_by(int sig)
+/* Writes half a file in a child that ends by sig; its process id. */
+static pid_t end_writer_by(int sig)
 {
     pid_t pid = fork();
     if (pid == 0) {
@@ -259,6 +259,7 @@ static void end_writer_by(int sig)
     int status;
     ck_assert_int_eq(waitpid(pid, &status, 0), pid);
     ck_assert(!WIFEXITED(status) || WEXITSTATUS(status) == 7);
+    return pid;
 }
 
 START_TEST(killed_writer)
@@ -269,7 +270,41 @@ START_TEST(killed_writer)
     ck_assert_int_eq(n_entries(), 2); /* nobody was left to remove it */
     struct tlr_err err = TLR_ERR_INIT;
     ck_assert_int_eq(write_all_ways(&err), 0);
-    ck_assert_int_eq(n_entries(), 2);
+    ck_assert_int_eq(n_entries(), 1); /* the next writer */
+}
+END_TEST
+
+static void touch(const char *before, long pid, const char *after)
+{
+    char file[800];
+    snprintf(file, sizeof file, "%s/%s%ld%s", dir, before, pid, after);
+    fclose(fopen(file, "w"));
+}
+
+/* Only what a dead writer of this very name left. */
+START_TEST(sweep_leaves_the_rest)
+{
+    static const char *const others[][2] = {
+        {".model.bin.tmp-", ""},          {".model.bin.tmp-", "-"},
+        {".model.bin.tmp-", "-0x"},       {".model.bin.tmp--", "-0"},
+        {".model.bin.tmp-0", "-0"},       {".model.bin.tmp-4294967296", "-0"},
+        {".model.bin.tmp-", "99999999999999999999-0"},
+        {".model.bin2.tmp-", "-0"},       {".other.bin.tmp-", "-0"},
+        {"model.bin.tmp-", "-0"}};
+    const int n = sizeof others / sizeof *others;
+    long dead = (long)end_writer_by(SIGKILL);
+    for (int i = 0; i < n; i++) {
+        touch(others[i][0], dead, others[i][1]);
+    }
+    touch(".model.bin.tmp-", dead, "-1");
+    touch(".model.bin.tmp-", (long)getppid(), "-0");
+    touch(".model.bin.tmp-", 1, "-0");
+    ck_assert_int_eq(n_entries(), n + 4);
+    tlr_out_abort(begin());
+    ck_assert_int_eq(n_entries(), n + 2);
+    path[strlen(dir) + 1] = 'n'; /* nodel.bin: has none */
+    tlr_out_abort(begin());
+    ck_assert_int_eq(n_entries(), n + 2);
 }
 END_TEST
 
@@ -419,6 +454,7 @@ Suite *suite_file_out(void)
     tcase_add_test(t, real_limit);
     tcase_add_test(t, out_of_memory);
     tcase_add_test(t, killed_writer);
+    tcase_add_test(t, sweep_leaves_the_rest);
     tcase_add_test(t, interrupted_writer_cleans_up);
     tcase_add_test(t, child_leaves_the_parents_file);
     tcase_add_test(t, stale_temporary_is_stepped_over);
