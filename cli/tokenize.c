@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "cli/cli.h"
@@ -37,7 +38,8 @@ static const struct cli_option options[] = {
       .help = "one line for each token: id, and its text as a JSON string" },
     { .name = "json", .kind = CLI_FLAG,
       .at = offsetof(struct tokenize_args, json),
-      .help = "print one JSON object with ids and count" },
+      .help = "print one JSON object: ids, their count and encode_ms, the time "
+              "without start, loading and printing" },
 };
 
 static const char *const examples[] = {
@@ -61,7 +63,7 @@ static void print_id(int32_t id, char after)
     cli_write(text + at, sizeof text - at);
 }
 
-static void print_ids(const struct tlr_ids *ids, bool json)
+static void print_ids(const struct tlr_ids *ids, bool json, double encode_ms)
 {
     if (json)
         cli_printf("{\"ids\": [");
@@ -70,7 +72,8 @@ static void print_ids(const struct tlr_ids *ids, bool json)
         print_id(ids->ids[i], json ? (last ? ']' : ',') : (last ? '\n' : ' '));
     }
     if (json)
-        cli_printf("%s, \"count\": %zu}\n", ids->n ? "" : "]", ids->n);
+        cli_printf("%s, \"count\": %zu, \"encode_ms\": %.3f}\n",
+                   ids->n ? "" : "]", ids->n, encode_ms);
 }
 
 static int print_pieces(const struct tlr_tokenizer *tok,
@@ -106,12 +109,14 @@ static int tokenize(const void *args, struct tlr_err *err)
         rc = tlr_read_file(&owned, &len, "-", MAX_TEXT_BYTES, err);
         text = owned;
     }
+    uint64_t begun = tlr_now_ns();
     if (!rc)
         rc = tlr_encode(v.tokenizer, text, len, flags, &ids, err);
+    double encode_ms = tlr_ms_between(begun, tlr_now_ns());
     if (!rc && a->pieces && !a->json)
         rc = print_pieces(v.tokenizer, &ids, err);
     else if (!rc)
-        print_ids(&ids, a->json);
+        print_ids(&ids, a->json, encode_ms);
     tlr_ids_clear(&ids);
     tlr_free(owned);
     cli_vocab_close(&v);

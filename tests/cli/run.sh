@@ -214,7 +214,7 @@ try 'tokenize stdin' 0 '[0-9]*' '' "$tlr" tokenize "$m"
 same 'tokenize without operand' out ids
 try 'tokenize --json' 0 '{"ids": [[][0-9]*' '' "$tlr" tokenize "$m" - --json
 cp out ids.json
-json 'tokenize --json' ids.json '(.ids | length) == .count'
+json 'tokenize --json' ids.json '(.ids | length) == .count and .encode_ms > 0'
 in=ids.json
 try 'detokenize json' 0 '*' '' "$tlr" detokenize "$m" -
 same 'text from JSON' out text
@@ -224,7 +224,7 @@ same 'text from ids' out text
 try 'detokenize --json' 0 '{"text": *' '' "$tlr" detokenize "$m" --json
 json 'detokenize --json' out '.text | startswith("Hello, world!")'
 in=/dev/null
-try 'tokenize nothing' 0 '{"ids": [[]], "count": 0}' '' "$tlr" tokenize "$m" '' --json
+try 'tokenize nothing' 0 '{"ids": [[]], "count": 0, "encode_ms": [0-9]*}' '' "$tlr" tokenize "$m" '' --json
 try 'tokenize a folder' 0 '[0-9]*' '' "$tlr" tokenize "$folders/tiny-llama" 'Hello'
 cp out folder_ids
 try 'tokenize a model' 0 '[0-9]*' '' "$tlr" tokenize "$m" 'Hello'
