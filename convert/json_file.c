@@ -43,7 +43,7 @@ int tlr_json_parse(json_t **out, const char *bytes, size_t len,
                            "%d; the file is damaged",
                            where, depth, MAX_DEPTH);
     }
-    json_error_t e;
+    json_error_t e = {.line = -1}; /* its code too: jansson may not set it */
     json_t *root = json_loadb(bytes, len, JSON_REJECT_DUPLICATES, &e);
     if (!root && json_error_code(&e) == json_error_numeric_overflow) {
         /* tokenizer_config.json's model_max_length is 1e30 as an integer. */
