@@ -92,9 +92,7 @@ tlr_session_options_used(const struct tlr_session *s);
 
 /* Which results a step must make; the hidden state is always there. */
 enum tlr_step_flags {
-    TLR_STEP_LOGITS = 1 << 0,     /* run the LM head for the last token */
-    TLR_STEP_ALL_LOGITS = 1 << 1  /* prefill: for every token, through the
-                                     callback of tlr_prefill_each */
+    TLR_STEP_LOGITS = 1 << 0 /* run the LM head for the last token */
 };
 
 /* Appends n ids to the timeline.  Afterwards tlr_hidden (and tlr_logits, if
@@ -116,8 +114,8 @@ int tlr_prefill_each(struct tlr_session *s, const int32_t *ids, size_t n,
 int tlr_decode(struct tlr_session *s, int32_t id, unsigned flags,
                struct tlr_err *err);
 
-/* Runs the LM head on the hidden state of the last step, for callers that
- * skipped it and changed their mind. */
+/* Runs the LM head on the hidden state of the last step (of every branch, while
+ * there are any), for callers that skipped it and changed their mind. */
 int tlr_run_head(struct tlr_session *s, struct tlr_err *err);
 
 /* f32 [dim]: final-norm output of the last token, the LM head's input. */

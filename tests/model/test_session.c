@@ -138,7 +138,7 @@ START_TEST(bad_steps_are_refused)
     refuse(s, ids, CTX - 9, 0, TLR_ELIMIT, "found 65 (10 in use and 55 more)");
     refuse(s, ids, SIZE_MAX, 0, TLR_ELIMIT, "context");
     refuse(s, ids, 0, 0, TLR_EUSAGE, "at least one");
-    refuse(s, ids, 1, TLR_STEP_ALL_LOGITS, TLR_EUSAGE, "tlr_prefill_each");
+    refuse(s, ids, 1, 2, TLR_EUSAGE, "tlr_prefill_each");
     refuse(s, ids, 1, 64, TLR_EUSAGE, "flags");
     int32_t good = ids[2];
     const int32_t bad[] = {-1, 320, INT32_MIN, INT32_MAX};
