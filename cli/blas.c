@@ -2,7 +2,7 @@
  *
  * OpenBLAS picks its kernels from a table of processor models when it is
  * loaded, before main.  A processor younger than the library falls back to the
- * oldest kernels: SGEMM, and with it prefill, is then 4.5 times slower (see
+ * oldest kernels: SGEMM is then 4.5 and prefill 3.4 times slower (see
  * SPEED.md).  Its only remedy is the variable OPENBLAS_CORETYPE, read at load;
  * so the program sets it and starts itself once more, before it has done
  * anything else.  A variable that is already set is the user's and stays.
