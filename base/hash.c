@@ -8,7 +8,10 @@
 #include "base/hash.h"
 
 #include <openssl/evp.h>
+#include <stdbool.h>
 #include <zlib.h>
+
+#include "base/mem.h"
 
 uint32_t tlr_crc32(uint32_t crc, const void *data, size_t len)
 {
@@ -18,15 +21,45 @@ uint32_t tlr_crc32(uint32_t crc, const void *data, size_t len)
     return (uint32_t)crc32_z(crc, data, len);
 }
 
-int tlr_sha256_hex(char out[65], const void *data, size_t len,
+struct tlr_sha256 {
+    EVP_MD_CTX *ctx;
+};
+
+static int sha256_refused(struct tlr_err *err)
+{
+    return tlr_err_set(err, TLR_EUNSUPPORTED,
+                       "sha256: libcrypto refused to compute it");
+}
+
+int tlr_sha256_begin(struct tlr_sha256 **out, struct tlr_err *err)
+{
+    *out = tlr_calloc(1, sizeof **out);
+    if (!*out) {
+        return tlr_err_nomem(err, "sha256", sizeof **out);
+    }
+    (*out)->ctx = EVP_MD_CTX_new();
+    if ((*out)->ctx && EVP_DigestInit_ex((*out)->ctx, EVP_sha256(), NULL)) {
+        return 0;
+    }
+    tlr_sha256_drop(*out);
+    *out = NULL;
+    return sha256_refused(err);
+}
+
+int tlr_sha256_add(struct tlr_sha256 *s, const void *data, size_t len,
                    struct tlr_err *err)
+{
+    return EVP_DigestUpdate(s->ctx, data, len) ? 0 : sha256_refused(err);
+}
+
+int tlr_sha256_end(struct tlr_sha256 *s, char out[65], struct tlr_err *err)
 {
     unsigned char digest[EVP_MAX_MD_SIZE];
     unsigned int n = 0;
-    if (!EVP_Digest(len ? data : "", len, digest, &n, EVP_sha256(), NULL) ||
-        n != 32) {
-        return tlr_err_set(err, TLR_EUNSUPPORTED,
-                           "sha256: libcrypto refused to compute it");
+    bool is_ok = EVP_DigestFinal_ex(s->ctx, digest, &n) && n == 32;
+    tlr_sha256_drop(s);
+    if (!is_ok) {
+        return sha256_refused(err);
     }
     static const char digits[] = "0123456789abcdef";
     for (unsigned int i = 0; i < n; i++) {
@@ -35,6 +68,14 @@ int tlr_sha256_hex(char out[65], const void *data, size_t len,
     }
     out[64] = '\0';
     return 0;
+}
+
+void tlr_sha256_drop(struct tlr_sha256 *s)
+{
+    if (s) {
+        EVP_MD_CTX_free(s->ctx);
+        tlr_free(s);
+    }
 }
 
 uint64_t tlr_hash_u64(uint64_t seed, uint64_t index)

@@ -11,9 +11,15 @@
  * with 0. */
 uint32_t tlr_crc32(uint32_t crc, const void *data, size_t len);
 
-/* SHA-256 as 64 lower-case hex digits and a NUL. */
-int tlr_sha256_hex(char out[65], const void *data, size_t len,
+/* SHA-256 of pieces in order, so that a large file need not be in memory at
+ * once.  end writes 64 lower-case hex digits and a NUL, and frees s also on
+ * failure; tlr_sha256_drop frees one that is given up (NULL is allowed). */
+struct tlr_sha256;
+int tlr_sha256_begin(struct tlr_sha256 **out, struct tlr_err *err);
+int tlr_sha256_add(struct tlr_sha256 *s, const void *data, size_t len,
                    struct tlr_err *err);
+int tlr_sha256_end(struct tlr_sha256 *s, char out[65], struct tlr_err *err);
+void tlr_sha256_drop(struct tlr_sha256 *s);
 
 /* splitmix64 of (seed, index): a random function of its counter, so any element
  * of a random tensor can be made alone, in C and in NumPy alike. */

@@ -18,6 +18,7 @@
 #include "base/version.h"
 #include "convert/plan.h"
 #include "convert/provenance.h"
+#include "engine/json.h"
 
 enum {
     MAX_BATCH = 32,
@@ -234,7 +235,8 @@ static int provenance_text(const struct job *j, char **out,
         json_object_set_new(root, "tlr", json_string(TLR_VERSION))) {
         rc = tlr_err_nomem(err, "provenance", 0);
     } else {
-        rc = tlr_json_text(out, root, err);
+        size_t len;
+        rc = tlr_json_dump(root, out, &len, err);
     }
     json_decref(options);
     json_decref(root);

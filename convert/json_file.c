@@ -6,71 +6,6 @@
 #include "base/file.h"
 #include "base/mem.h"
 
-enum { MAX_DEPTH = 64 };
-
-/* Deepest nesting of brackets outside strings: jansson's own limit is 2048. */
-static int depth_of(const char *bytes, size_t len)
-{
-    int depth = 0, deepest = 0;
-    bool in_string = false;
-    for (size_t i = 0; i < len; i++) {
-        char c = bytes[i];
-        if (in_string) {
-            if (c == '\\') {
-                i++;
-            } else if (c == '"') {
-                in_string = false;
-            }
-        } else if (c == '"') {
-            in_string = true;
-        } else if (c == '{' || c == '[') {
-            deepest = ++depth > deepest ? depth : deepest;
-        } else if (c == '}' || c == ']') {
-            depth--;
-        }
-    }
-    return deepest;
-}
-
-int tlr_json_parse(json_t **out, const char *bytes, size_t len,
-                   const char *where, struct tlr_err *err)
-{
-    *out = NULL;
-    int depth = depth_of(bytes, len);
-    if (depth > MAX_DEPTH) {
-        return tlr_err_set(err, TLR_ELIMIT,
-                           "%s: JSON nested %d levels deep, expected at most "
-                           "%d; the file is damaged",
-                           where, depth, MAX_DEPTH);
-    }
-    json_error_t e = {.line = -1}; /* its code too: jansson may not set it */
-    json_t *root = json_loadb(bytes, len, JSON_REJECT_DUPLICATES, &e);
-    if (!root && json_error_code(&e) == json_error_numeric_overflow) {
-        /* tokenizer_config.json's model_max_length is 1e30 as an integer. */
-        root = json_loadb(bytes, len,
-                          JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &e);
-    }
-    if (!root && e.text[0] == '\0') { /* jansson's word for no memory */
-        return tlr_err_nomem(err, where, len);
-    }
-    if (!root) {
-        return tlr_err_set(err, TLR_EFORMAT,
-                           "%s: line %d, column %d: not valid JSON: %s; "
-                           "download the file again",
-                           where, e.line, e.column, e.text);
-    }
-    if (!json_is_object(root)) {
-        const char *found = tlr_json_type_name(root);
-        json_decref(root);
-        return tlr_err_set(err, TLR_EFORMAT,
-                           "%s: expected a JSON object, found %s; download the "
-                           "file again",
-                           where, found);
-    }
-    *out = root;
-    return 0;
-}
-
 int tlr_json_load(json_t **out, const char *path, size_t max_bytes,
                   struct tlr_err *err)
 {
@@ -84,28 +19,6 @@ int tlr_json_load(json_t **out, const char *path, size_t max_bytes,
     rc = tlr_json_parse(out, text, len, path, err);
     tlr_free(text);
     return rc;
-}
-
-const char *tlr_json_type_name(const json_t *value)
-{
-    switch (value ? json_typeof(value) : JSON_NULL) {
-    case JSON_OBJECT: return "an object";
-    case JSON_ARRAY: return "a list";
-    case JSON_STRING: return "a string";
-    case JSON_INTEGER: return "an integer";
-    case JSON_REAL: return "a number";
-    case JSON_TRUE: return "true";
-    case JSON_FALSE: return "false";
-    default: return "null";
-    }
-}
-
-static int wrong(const char *where, const char *key, const char *expected,
-                 const json_t *found, struct tlr_err *err)
-{
-    return tlr_err_set(err, TLR_EFORMAT,
-                       "%s: %s: expected %s, found %s; download the file again",
-                       where, key, expected, tlr_json_type_name(found));
 }
 
 /* The value, or NULL when absent or null: an error when required. */
@@ -134,7 +47,7 @@ int tlr_json_get_u64(const json_t *object, const char *key, bool required,
         return rc;
     }
     if (!json_is_integer(value)) {
-        return wrong(where, key, "an integer", value, err);
+        return tlr_json_wrong(value, key, "an integer", where, err);
     }
     json_int_t n = json_integer_value(value);
     if (n < 0 || (uint64_t)n > max) {
@@ -166,7 +79,7 @@ int tlr_json_get_f64(const json_t *object, const char *key, bool required,
         return rc;
     }
     if (!json_is_number(value)) {
-        return wrong(where, key, "a number", value, err);
+        return tlr_json_wrong(value, key, "a number", where, err);
     }
     *out = json_number_value(value);
     return 0;
@@ -181,7 +94,7 @@ int tlr_json_get_bool(const json_t *object, const char *key, bool *out,
         return rc;
     }
     if (!json_is_boolean(value)) {
-        return wrong(where, key, "true or false", value, err);
+        return tlr_json_wrong(value, key, "true or false", where, err);
     }
     *out = json_is_true(value);
     return 0;
@@ -197,7 +110,7 @@ int tlr_json_get_string(const json_t *object, const char *key, bool required,
         return rc;
     }
     if (!json_is_string(value)) {
-        return wrong(where, key, "a string", value, err);
+        return tlr_json_wrong(value, key, "a string", where, err);
     }
     *out = json_string_value(value);
     return 0;

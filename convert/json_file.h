@@ -10,12 +10,9 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "engine/json.h"
 
-/* One JSON object, nothing after it but white space: duplicate keys, NUL in
- * strings, invalid UTF-8 and more than 64 levels are refused.  If an integer does not
- * fit 64 bits, all numbers come as reals.  Free with json_decref. */
-int tlr_json_parse(json_t **out, const char *bytes, size_t len,
-                   const char *where, struct tlr_err *err);
+/* A whole file through tlr_json_parse; free with json_decref. */
 int tlr_json_load(json_t **out, const char *path, size_t max_bytes,
                   struct tlr_err *err);
 
@@ -34,8 +31,5 @@ int tlr_json_get_bool(const json_t *object, const char *key, bool *out,
 int tlr_json_get_string(const json_t *object, const char *key, bool required,
                         const char **out, const char *where,
                         struct tlr_err *err);
-
-/* "a string", "an object", ... for messages. */
-const char *tlr_json_type_name(const json_t *value);
 
 #endif

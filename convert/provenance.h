@@ -18,7 +18,4 @@ int tlr_provenance_add(json_t *sources, const char *path, const void *data,
 int tlr_provenance_text(char **out, const char *kind, json_t *sources,
                         struct tlr_err *err);
 
-/* JSON value as compact text with sorted keys (tlr_free). */
-int tlr_json_text(char **out, const json_t *value, struct tlr_err *err);
-
 #endif

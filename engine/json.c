@@ -6,49 +6,43 @@
 
 #include "base/mem.h"
 
-/* Depth of brackets outside of strings. */
-static bool is_too_deep(struct tlr_bytes b)
+enum { MAX_DEPTH = 64 };
+
+/* Deepest nesting of brackets outside of strings. */
+static int depth_of(const char *bytes, size_t len)
 {
-    int depth = 0;
+    int depth = 0, deepest = 0;
     bool in_string = false;
-    for (size_t i = 0; i < b.len; i++) {
-        uint8_t c = b.ptr[i];
+    for (size_t i = 0; i < len; i++) {
+        char c = bytes[i];
         if (in_string) {
             i += c == '\\';
             in_string = c != '"';
         } else if (c == '"') {
             in_string = true;
         } else if (c == '{' || c == '[') {
-            if (++depth > TLR_JSON_MAX_DEPTH) {
-                return true;
-            }
+            deepest = ++depth > deepest ? depth : deepest;
         } else if (c == '}' || c == ']') {
             depth--;
         }
     }
-    return false;
+    return deepest;
 }
 
-static const char *type_name(const json_t *value)
+const char *tlr_json_type_name(const json_t *value)
 {
     if (!value) {
         return "nothing";
     }
     switch (json_typeof(value)) {
-    case JSON_OBJECT:
-        return "an object";
-    case JSON_ARRAY:
-        return "an array";
-    case JSON_STRING:
-        return "a string";
-    case JSON_INTEGER:
-        return "an integer";
-    case JSON_REAL:
-        return "a number";
-    case JSON_NULL:
-        return "null";
-    default:
-        return "a boolean";
+    case JSON_OBJECT: return "an object";
+    case JSON_ARRAY: return "a list";
+    case JSON_STRING: return "a string";
+    case JSON_INTEGER: return "an integer";
+    case JSON_REAL: return "a number";
+    case JSON_TRUE: return "true";
+    case JSON_FALSE: return "false";
+    default: return "null";
     }
 }
 
@@ -57,7 +51,47 @@ int tlr_json_wrong(const json_t *value, const char *key, const char *expected,
 {
     return tlr_err_set(err, TLR_EFORMAT,
                        "%s: %s: expected %s, found %s; get the file again",
-                       where, key, expected, type_name(value));
+                       where, key, expected, tlr_json_type_name(value));
+}
+
+/* wide: if an integer does not fit 64 bits, all numbers come as reals. */
+static int parse(json_t **out, const char *bytes, size_t len, bool wide,
+                 const char *where, struct tlr_err *err)
+{
+    *out = NULL;
+    int depth = depth_of(bytes, len);
+    if (depth > MAX_DEPTH) {
+        return tlr_err_set(err, TLR_ELIMIT,
+                           "%s: JSON nested %d levels deep, expected at most "
+                           "%d; get the file again",
+                           where, depth, MAX_DEPTH);
+    }
+    json_error_t e = {.line = -1}; /* its code too: jansson may not set it */
+    json_t *root = json_loadb(bytes, len, JSON_REJECT_DUPLICATES, &e);
+    if (!root && wide && json_error_code(&e) == json_error_numeric_overflow) {
+        root = json_loadb(bytes, len,
+                          JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &e);
+    }
+    if (!root) {
+        /* An empty text, which has no code, is jansson's word for no memory. */
+        if (e.text[0] == '\0' ||
+            json_error_code(&e) == json_error_out_of_memory) {
+            return tlr_err_nomem(err, where, len);
+        }
+        return tlr_err_set(err, TLR_EFORMAT,
+                           "%s: line %d, column %d: not valid JSON: %s; get "
+                           "the file again",
+                           where, e.line, e.column, e.text);
+    }
+    if (!json_is_object(root)) {
+        tlr_err_set(err, TLR_EFORMAT,
+                    "%s: expected a JSON object, found %s; get the file again",
+                    where, tlr_json_type_name(root));
+        json_decref(root);
+        return TLR_EFORMAT;
+    }
+    *out = root;
+    return 0;
 }
 
 int tlr_json_object(json_t **out, struct tlr_bytes bytes, size_t max_bytes,
@@ -70,35 +104,14 @@ int tlr_json_object(json_t **out, struct tlr_bytes bytes, size_t max_bytes,
                            "get the file again",
                            where, max_bytes, bytes.len);
     }
-    if (is_too_deep(bytes)) {
-        return tlr_err_set(err, TLR_ELIMIT,
-                           "%s: expected JSON nested at most %d deep; get the "
-                           "file again",
-                           where, TLR_JSON_MAX_DEPTH);
-    }
-    json_error_t error;
-    json_t *value = json_loadb((const char *)bytes.ptr, bytes.len,
-                               JSON_REJECT_DUPLICATES, &error);
-    if (!value) {
-        /* An empty text, which has no code, is jansson's word for no memory. */
-        if (error.text[0] == '\0' ||
-            json_error_code(&error) == json_error_out_of_memory) {
-            return tlr_err_nomem(err, where, bytes.len);
-        }
-        return tlr_err_set(err, TLR_EFORMAT,
-                           "%s: line %d, column %d: expected JSON: %s; get the "
-                           "file again",
-                           where, error.line, error.column, error.text);
-    }
-    if (!json_is_object(value)) {
-        tlr_err_set(err, TLR_EFORMAT,
-                    "%s: expected a JSON object, found %s; get the file again",
-                    where, type_name(value));
-        json_decref(value);
-        return TLR_EFORMAT;
-    }
-    *out = value;
-    return 0;
+    return parse(out, (const char *)bytes.ptr, bytes.len, false, where, err);
+}
+
+int tlr_json_parse(json_t **out, const char *bytes, size_t len,
+                   const char *where, struct tlr_err *err)
+{
+    /* tokenizer_config.json's model_max_length is 1e30 as an integer. */
+    return parse(out, bytes, len, true, where, err);
 }
 
 int tlr_json_check_keys(const json_t *object, const char *const *known,

@@ -10,11 +10,15 @@
 #include "base/err.h"
 #include "base/span.h"
 
-enum { TLR_JSON_MAX_DEPTH = 64 };
-
 /* The object in bytes; json_decref it.  `where` opens the message. */
 int tlr_json_object(json_t **out, struct tlr_bytes bytes, size_t max_bytes,
                     const char *where, struct tlr_err *err);
+/* The same for the files of foreign models, whose size the caller has bounded:
+ * if an integer does not fit 64 bits, all numbers come as reals. */
+int tlr_json_parse(json_t **out, const char *bytes, size_t len,
+                   const char *where, struct tlr_err *err);
+/* "a string", "an object", ... for messages; NULL is "nothing". */
+const char *tlr_json_type_name(const json_t *value);
 /* Every key of object is in the NULL-terminated list. */
 int tlr_json_check_keys(const json_t *object, const char *const *known,
                         const char *where, struct tlr_err *err);
