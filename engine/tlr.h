@@ -53,13 +53,24 @@ uint64_t tlr_model_bytes_per_token(const struct tlr_model *m);
 
 /* ---- session ---- */
 
-enum tlr_kv_type { TLR_KV_AUTO = 0, TLR_KV_F32 = 1, TLR_KV_F16 = 2 };
+enum tlr_kv_type {
+    TLR_KV_AUTO = 0,
+    TLR_KV_F32 = 1,
+    TLR_KV_F16 = 2,
+    TLR_KV_Q8 = 3 /* int8 in blocks of 32 elements with an f16 scale each */
+};
+
+/* How a tiled weight matrix sees its input.  int8: rounded in blocks of 32.
+ * int16: what int8 leaves is rounded again (15 bits in all): for models with
+ * massive activations, at twice the arithmetic and the same memory traffic. */
+enum tlr_act { TLR_ACT_AUTO = 0, TLR_ACT_INT8 = 1, TLR_ACT_INT16 = 2 };
 
 struct tlr_session_options {
     uint32_t n_ctx;       /* positions; 0: min(model's max_ctx, 4096) */
     int n_threads;        /* 0: tlr_default_threads() */
     int cpu_level;        /* enum tlr_cpu_level; -1: best of the machine */
     enum tlr_kv_type kv;  /* AUTO: f32 for an f32 model, else f16 */
+    enum tlr_act act;     /* AUTO: int8 */
     uint32_t n_batch;     /* tokens of one prefill chunk; 0: 256 */
     uint32_t n_branches;  /* most candidate branches, 0..8; 0: no branches */
     uint32_t branch_tok;  /* most tokens of one branch; 0: 32 */
@@ -123,6 +134,15 @@ const float *tlr_hidden(const struct tlr_session *s);
 /* f32 [n_vocab] of the last token; NULL when the last step skipped the head. */
 const float *tlr_logits(const struct tlr_session *s);
 
+/* The k best ids of the LM head for the last hidden state, best first (of equal
+ * logits the lower id), with their logits: the same bits as tlr_logits has.
+ * Where the head lies in two planes (q8p), the low plane is read only for rows
+ * that can still win, so this costs about half of tlr_run_head.  Padding rows
+ * are left out.  1 <= k <= TLR_TOP_MAX.  Does not touch tlr_logits. */
+enum { TLR_TOP_MAX = 64 };
+int tlr_top(struct tlr_session *s, int k, int32_t *ids, float *logits,
+            struct tlr_err *err);
+
 uint32_t tlr_pos(const struct tlr_session *s);          /* tokens so far */
 const int32_t *tlr_ids_of(const struct tlr_session *s); /* [tlr_pos] */
 
@@ -147,6 +167,48 @@ uint32_t tlr_branch_len(const struct tlr_session *s); /* tokens of each one */
 int tlr_branch_keep(struct tlr_session *s, int branch, uint32_t n_tok,
                     struct tlr_err *err);
 void tlr_branch_drop(struct tlr_session *s);
+
+/* ---- looking inside ---- */
+
+/* Where time goes.  ns [n_layers + 1][TLR_N_PROFILE_OPS], the last row for what
+ * lies outside the layers; the entries add up to total_ns. */
+#define TLR_PROFILE_OPS(X)                                                     \
+    X(EMBED, "embed")                                                          \
+    X(NORM, "norm")                                                            \
+    X(QKV, "qkv")                                                              \
+    X(ATTEND, "attend")                                                        \
+    X(O, "o")                                                                  \
+    X(GATE_UP, "gate_up")                                                      \
+    X(DOWN, "down")                                                            \
+    X(HEAD, "head")
+#define TLR_PROFILE_OP_ENUM(id, name) TLR_PROFILE_##id,
+enum tlr_profile_op { TLR_PROFILE_OPS(TLR_PROFILE_OP_ENUM) TLR_N_PROFILE_OPS };
+#undef TLR_PROFILE_OP_ENUM
+
+struct tlr_profile {
+    uint32_t n_layers;
+    uint64_t n_steps, n_tok, total_ns;
+    const uint64_t *ns;
+};
+/* Starts counting from zero (allocates once); stays on until the session ends. */
+int tlr_profile_start(struct tlr_session *s, struct tlr_err *err);
+/* Counts so far, owned by the session; ns NULL when not started. */
+struct tlr_profile tlr_profile_read(const struct tlr_session *s);
+
+/* The input of every matrix, as the step computes it: x f32 [n_tok, x_stride],
+ * n_cols wide, before any rounding.  For calibration; fn NULL ends it. */
+enum tlr_input {
+    TLR_INPUT_QKV,
+    TLR_INPUT_O,
+    TLR_INPUT_GATE_UP,
+    TLR_INPUT_DOWN,
+    TLR_INPUT_HEAD,
+    TLR_N_INPUTS
+};
+typedef void (*tlr_observe_fn)(void *ctx, uint32_t layer, enum tlr_input input,
+                               const float *x, size_t x_stride, int n_tok,
+                               uint32_t n_cols);
+void tlr_session_observe(struct tlr_session *s, tlr_observe_fn fn, void *ctx);
 
 /* ---- snapshot: a timeline as bytes (ids and KV), for the same model ---- */
 

@@ -5,6 +5,7 @@
  * chosen by measuring, so the same machine and level always run the same code.
  */
 #include <assert.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -48,13 +49,19 @@ const struct tlr_variant *tlr_kernel_variants(size_t *n)
     return variants;
 }
 
+/* A table capped at avx512 on a machine without avxvnni takes no avxvnni row. */
+static bool runs_at(const struct tlr_variant *v, enum tlr_cpu_level level)
+{
+    return v->level <= level && tlr_cpu_has(v->level);
+}
+
 void tlr_kernels_init(struct tlr_kernels *k, enum tlr_cpu_level level)
 {
-    assert(level <= tlr_cpu_detect());
+    assert(tlr_cpu_has(level));
     memset(k, 0, sizeof *k);
     k->level = level;
     for (size_t i = 0; i < N_VARIANTS; i++) {
-        if (variants[i].level > level)
+        if (!runs_at(&variants[i], level))
             continue;
         memcpy((char *)k + offsets[i], &variants[i].fn,
                sizeof variants[i].fn);
@@ -65,7 +72,7 @@ const char *tlr_kernels_variant(const char *slot, enum tlr_cpu_level level)
 {
     const char *name = NULL;
     for (size_t i = 0; i < N_VARIANTS; i++) {
-        if (variants[i].level <= level && strcmp(variants[i].slot, slot) == 0)
+        if (runs_at(&variants[i], level) && strcmp(variants[i].slot, slot) == 0)
             name = variants[i].isa;
     }
     return name;

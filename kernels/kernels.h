@@ -30,6 +30,54 @@ typedef void tlr_matvec_fn(float *y, size_t y_stride, const void *w,
                            const float *x, size_t x_stride, int n_x, int n_rows,
                            int n_cols);
 
+/* Activations of the integer products: x is rounded to int8 in blocks of 32
+ * columns.  n_tok tokens (any number) lie in groups of TLR_ACT_GROUP, the last
+ * one smaller; a group of n tokens, block b of its columns, 40 * n bytes:
+ *
+ *   0       q[n][32] int8     column 32*b + c of token t at 32*t + c
+ *   32*n    d[n]     f32      x is about d * q
+ *   36*n    sum[n]   int32    sum of q over the block
+ *
+ * Blocks of a group follow one another; then comes the next group. */
+enum { TLR_ACT_GROUP = 8, TLR_ACT_BYTES = 40 };
+
+/* Bytes of n_tok tokens of n_cols columns (a multiple of 32). */
+static inline size_t tlr_act_bytes(size_t n_tok, size_t n_cols)
+{
+    return n_tok * (n_cols / 32) * TLR_ACT_BYTES;
+}
+
+/* One group: x f32 [n_tok <= TLR_ACT_GROUP, x_stride], all finite, into act.
+ * To the bit, for every block: a = max abs(x); a < 2^-100: d = 0 and q = 0;
+ * else d = a / 127, q = x * (127 / a) rounded to nearest even, within
+ * [-127, 127].  rest, unless NULL: f32 [n_tok, n_cols], x - d * q in one
+ * rounding (fma): quantised again it gives 15 bits in all. */
+typedef void tlr_quantise_fn(void *act, float *rest, const float *x,
+                             size_t x_stride, int n_tok, int n_cols);
+
+/* y[t*y_stride + r - row] for r in [row, row + n_rows), t in [0, n_tok):
+ * rows of W [.., n_cols], a tiled type, times the tokens of act.  w is the start
+ * of the matrix, row a multiple of 16; n_tok >= 1.  Padding rows are not
+ * written.
+ *
+ * Specified to the bit, the same for every variant, n_tok and n_rows: with I_b
+ * the exact integer sum over block b of weight and activation numbers,
+ *   acc = 0;  for b = 0, 1, ...:  acc = fma(I_b, d_w * d_x, acc)
+ * in f32, where the product of the scales is rounded; q4m has, after each such
+ * step, acc = fma(m_w, d_x * sum, acc).  Numbers: q8 and q8p q, q4 n - 8, q4m n,
+ * q4n tlr_q4n_levels[n]. */
+typedef void tlr_matmul_fn(float *y, size_t y_stride, const void *w, int row,
+                           const void *act, int n_tok, int n_rows, int n_cols);
+
+/* The same for one token of act and the high plane of a q8p matrix alone: an
+ * estimate, and the variance of what the low plane would add if its nibbles
+ * were independent and uniform (21.25 = (16^2 - 1) / 12).  To the bit, with
+ * s = d_w * d_x, n the high nibbles and x the activation numbers of block b:
+ *   y = fma(32 * sum(n x) - 241 * sum(x), s / 2, y)
+ *   var = fma(sum(x^2), s * s, var);  at the end var = 21.25 * var. */
+typedef void tlr_score_fn(float *y, float *var, const void *w, int row,
+                          const void *act, int n_rows, int n_cols);
+
 /* Rows [0, n_rows) of W to f32 row-major [n_rows, n_cols], exactly the values
  * of tlr_row_decode. */
 typedef void tlr_dequant_fn(float *dst, const void *w, int n_rows, int n_cols);
@@ -78,8 +126,11 @@ typedef void tlr_attend_fn(float *out, const float *q,
 
 struct tlr_kernels {
     enum tlr_cpu_level level;
-    tlr_matvec_fn *matvec[TLR_N_TYPES];
-    tlr_dequant_fn *dequant[TLR_N_TYPES]; /* [TLR_F32] copies */
+    tlr_matvec_fn *matvec[TLR_Q4M + 1];
+    tlr_dequant_fn *dequant[TLR_Q4M + 1]; /* [TLR_F32] copies */
+    tlr_quantise_fn *quantise;
+    tlr_matmul_fn *matmul[TLR_N_TYPES - TLR_Q8]; /* [type - TLR_Q8] */
+    tlr_score_fn *score_q8p;
     tlr_rmsnorm_fn *rmsnorm;
     tlr_rope_fn *rope;
     tlr_swiglu_fn *swiglu;
@@ -91,7 +142,7 @@ struct tlr_kernels {
 };
 
 /* Fills the table for a level: ref first, then each level up to it overwrites
- * what it has.  The level must not exceed tlr_cpu_detect(). */
+ * what it has.  tlr_cpu_has(level) must hold. */
 void tlr_kernels_init(struct tlr_kernels *k, enum tlr_cpu_level level);
 
 /* Name of the variant that fills a slot at a level ("avx2"), for `tlr bench

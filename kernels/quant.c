@@ -15,7 +15,8 @@
 
 enum {
     SCALE_BYTES = 2 * TLR_TILE_ROWS, /* d[16], and m[16] in q4m */
-    GROUP_BYTES = 64                 /* 16 rows x 4 bytes */
+    GROUP_BYTES = 64,                /* 16 rows x 4 bytes */
+    Q4N_TRIES = 16
 };
 
 static const struct {
@@ -25,8 +26,12 @@ static const struct {
 } types[TLR_N_TYPES] = {
     [TLR_F32] = {"f32", 0, 4},    [TLR_BF16] = {"bf16", 0, 2},
     [TLR_Q8] = {"q8", 544, 0},    [TLR_Q4] = {"q4", 288, 0},
-    [TLR_Q4M] = {"q4m", 320, 0},
+    [TLR_Q4M] = {"q4m", 320, 0},  [TLR_Q4N] = {"q4n", 288, 0},
+    [TLR_Q8P] = {"q8p", TLR_HIGH_BYTES + TLR_LOW_BYTES, 0},
 };
+
+const int8_t tlr_q4n_levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                   1,    13,   25,  38,  53,  69,  89,  113};
 
 const char *tlr_type_name(unsigned type)
 {
@@ -73,9 +78,11 @@ uint64_t tlr_matrix_bytes(unsigned type, uint64_t n_rows, uint64_t n_cols)
                   mul(bytes, types[type].element_bytes, &bytes);
         return ok ? bytes : 0;
     }
-    if (n_cols % TLR_TILE_COLS != 0)
+    if (n_cols % TLR_TILE_COLS != 0 || n_rows > UINT64_MAX / 2)
         return 0;
-    uint64_t bands = n_rows / TLR_TILE_ROWS + (n_rows % TLR_TILE_ROWS != 0);
+    uint64_t unit = type == TLR_Q8P ? TLR_PLANES_ROWS : TLR_TILE_ROWS;
+    uint64_t units = n_rows / unit + (n_rows % unit != 0);
+    uint64_t bands = units * (unit / TLR_TILE_ROWS); /* n_rows < 2^63 */
     bool ok = mul(bands, n_cols / TLR_TILE_COLS, &bytes) &&
               mul(bytes, types[type].tile_bytes, &bytes);
     return ok ? bytes : 0;
@@ -130,6 +137,38 @@ void tlr_tile_put_q4m(void *tile, int lane, uint16_t d, uint16_t m,
     put_u16(tile, lane, d);
     put_u16(tile, TLR_TILE_ROWS + lane, m);
     put_nibbles((uint8_t *)tile + 2 * SCALE_BYTES, lane, n);
+}
+
+/* Tiles of a q8p row: of the group that holds it, high plane and low plane. */
+static size_t high_offset(int row, int block, int n_cols)
+{
+    size_t blocks = (size_t)n_cols / TLR_TILE_COLS;
+    return ((size_t)row / TLR_TILE_ROWS * blocks + (size_t)block) *
+           TLR_HIGH_BYTES;
+}
+
+static size_t low_offset(int row, int block, int n_cols)
+{
+    size_t blocks = (size_t)n_cols / TLR_TILE_COLS;
+    size_t bands = TLR_PLANES_ROWS / TLR_TILE_ROWS;
+    return bands * blocks * TLR_HIGH_BYTES +
+           ((size_t)row / TLR_TILE_ROWS * blocks + (size_t)block) *
+               TLR_LOW_BYTES;
+}
+
+void tlr_planes_put(void *group, int row, int block, int n_cols, uint16_t d,
+                    const int8_t q[32])
+{
+    uint8_t high[TLR_TILE_COLS], low[TLR_TILE_COLS];
+    for (int c = 0; c < TLR_TILE_COLS; c++) {
+        unsigned u = (unsigned)(q[c] + 128);
+        high[c] = (uint8_t)(u >> 4);
+        low[c] = (uint8_t)(u & 15);
+    }
+    uint8_t *bytes = group;
+    int lane = row % TLR_TILE_ROWS;
+    tlr_tile_put_q4(bytes + high_offset(row, block, n_cols), lane, d, high);
+    put_nibbles(bytes + low_offset(row, block, n_cols), lane, low);
 }
 
 /* 1/d, or 0 where the block is (nearly) flat and 1/d would overflow. */
@@ -194,6 +233,51 @@ static void encode_q4m(void *tile, int lane, const float *x)
     tlr_tile_put_q4m(tile, lane, tlr_f32_to_f16(d), tlr_f32_to_f16(m), n);
 }
 
+/* The nearest level of v; ties go up. */
+static uint8_t nearest_level(float v)
+{
+    int n = 0;
+    while (n < 15 && v - tlr_q4n_levels[n] >= tlr_q4n_levels[n + 1] - v)
+        n++;
+    return (uint8_t)n;
+}
+
+static float round_to_levels(uint8_t n[TLR_TILE_COLS], const float *x, float d)
+{
+    float id = inverse(d), error = 0;
+    for (int c = 0; c < TLR_TILE_COLS; c++) {
+        n[c] = nearest_level(clamp(x[c] * id, -127, 113));
+        float e = x[c] - d * tlr_q4n_levels[n[c]];
+        error += e * e;
+    }
+    return error;
+}
+
+/* Tries scales around the one that maps the extreme value to an end level,
+ * with both signs, and keeps the best. */
+static void encode_q4n(void *tile, int lane, const float *x)
+{
+    float extreme = 0, best_error = INFINITY;
+    for (int c = 0; c < TLR_TILE_COLS; c++) {
+        if (fabsf(x[c]) > fabsf(extreme))
+            extreme = x[c];
+    }
+    uint8_t best[TLR_TILE_COLS] = {0}, n[TLR_TILE_COLS];
+    uint16_t best_d = 0;
+    for (int i = 0; i < 2 * Q4N_TRIES; i++) {
+        float end = 95 + 3 * (float)(i / 2); /* level of the extreme value */
+        float d = clamp_f16(extreme / (i % 2 ? end : -end));
+        uint16_t h = tlr_f32_to_f16(d);
+        float error = round_to_levels(n, x, tlr_f16_to_f32(h));
+        if (error < best_error) {
+            best_error = error;
+            best_d = h;
+            memcpy(best, n, sizeof best);
+        }
+    }
+    tlr_tile_put_q4(tile, lane, best_d, best);
+}
+
 void tlr_band_encode(enum tlr_type type, void *dst, const float *src,
                      int n_rows, int n_cols)
 {
@@ -210,7 +294,7 @@ void tlr_band_encode(enum tlr_type type, void *dst, const float *src,
             out[i] = tlr_f32_to_bf16(src[i]);
         return;
     }
-    assert(n_cols % TLR_TILE_COLS == 0);
+    assert(type != TLR_Q8P && n_cols % TLR_TILE_COLS == 0);
     memset(dst, 0, tlr_band_bytes(type, (uint64_t)n_cols));
     for (int row = 0; row < n_rows; row++) {
         for (int c = 0; c < n_cols; c += TLR_TILE_COLS) {
@@ -221,8 +305,36 @@ void tlr_band_encode(enum tlr_type type, void *dst, const float *src,
                 encode_q8(tile, row, x);
             else if (type == TLR_Q4)
                 encode_q4(tile, row, x);
+            else if (type == TLR_Q4N)
+                encode_q4n(tile, row, x);
             else
                 encode_q4m(tile, row, x);
+        }
+    }
+}
+
+/* Nibble of column c of a lane; groups points behind the scales. */
+static int get_nibble(const uint8_t *groups, int lane, int c)
+{
+    unsigned byte = groups[c / 8 * GROUP_BYTES + lane * 4 + c % 4];
+    return (int)(c % 8 < 4 ? byte & 15 : byte >> 4);
+}
+
+static void decode_planes(float *dst, const uint8_t *w, uint64_t row,
+                          int n_cols)
+{
+    uint64_t group_rows = TLR_PLANES_ROWS;
+    w += row / group_rows * tlr_matrix_bytes(TLR_Q8P, group_rows,
+                                             (uint64_t)n_cols);
+    int r = (int)(row % group_rows), lane = r % TLR_TILE_ROWS;
+    for (int b = 0; b < n_cols / TLR_TILE_COLS; b++) {
+        const uint8_t *high = w + high_offset(r, b, n_cols);
+        const uint8_t *low = w + low_offset(r, b, n_cols);
+        float d = get_f16(high, lane);
+        for (int c = 0; c < TLR_TILE_COLS; c++) {
+            int q = 16 * get_nibble(high + SCALE_BYTES, lane, c) +
+                    get_nibble(low, lane, c) - 128;
+            *dst++ = d * (float)q;
         }
     }
 }
@@ -242,10 +354,9 @@ static void decode_block(enum tlr_type type, float *dst, const uint8_t *tile,
     float m = type == TLR_Q4M ? get_f16(tile, TLR_TILE_ROWS + lane) : 0;
     const uint8_t *n = tile + (type == TLR_Q4M ? 2 : 1) * SCALE_BYTES;
     for (int c = 0; c < TLR_TILE_COLS; c++) {
-        unsigned byte = n[c / 8 * GROUP_BYTES + lane * 4 + c % 4];
-        int nibble = (int)(c % 8 < 4 ? byte & 15 : byte >> 4);
-        dst[c] = type == TLR_Q4M ? d * (float)nibble + m
-                                 : d * (float)(nibble - 8);
+        int nibble = get_nibble(n, lane, c);
+        int level = type == TLR_Q4N ? tlr_q4n_levels[nibble] : nibble - 8;
+        dst[c] = type == TLR_Q4M ? d * (float)nibble + m : d * (float)level;
     }
 }
 
@@ -267,6 +378,10 @@ void tlr_row_decode(enum tlr_type type, float *dst, const void *w, uint64_t row,
         return;
     }
     assert(n_cols % TLR_TILE_COLS == 0);
+    if (type == TLR_Q8P) {
+        decode_planes(dst, w, row, n_cols);
+        return;
+    }
     const uint8_t *tile =
         bytes + row / TLR_TILE_ROWS * tlr_band_bytes(type, cols);
     for (int c = 0; c < n_cols; c += TLR_TILE_COLS) {

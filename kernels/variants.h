@@ -8,6 +8,9 @@
 enum tlr_kernel_op {
     TLR_OP_MATVEC,
     TLR_OP_DEQUANT,
+    TLR_OP_QUANTISE,
+    TLR_OP_MATMUL,
+    TLR_OP_SCORE,
     TLR_OP_RMSNORM,
     TLR_OP_ROPE,
     TLR_OP_SWIGLU,

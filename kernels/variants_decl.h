@@ -7,6 +7,9 @@
 
 #define TLR_FN_MATVEC tlr_matvec_fn
 #define TLR_FN_DEQUANT tlr_dequant_fn
+#define TLR_FN_QUANTISE tlr_quantise_fn
+#define TLR_FN_MATMUL tlr_matmul_fn
+#define TLR_FN_SCORE tlr_score_fn
 #define TLR_FN_RMSNORM tlr_rmsnorm_fn
 #define TLR_FN_ROPE tlr_rope_fn
 #define TLR_FN_SWIGLU tlr_swiglu_fn
