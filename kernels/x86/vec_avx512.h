@@ -10,7 +10,9 @@
 #include <immintrin.h>
 #include <stdint.h>
 
+#ifndef TLR_FN
 #define TLR_FN(name) tlr_##name##_avx512
+#endif
 #define TLR_INLINE static inline __attribute__((always_inline))
 
 enum { LANES = 16, ROWS_AT_ONCE = 4 };
@@ -120,6 +122,16 @@ TLR_INLINE vf vf_fnma(vf a, vf b, vf c)
     return _mm512_fnmadd_ps(a, b, c);
 }
 
+TLR_INLINE vf vf_min(vf a, vf b)
+{
+    return _mm512_min_ps(a, b);
+}
+
+TLR_INLINE vf vf_abs(vf a)
+{
+    return _mm512_abs_ps(a);
+}
+
 TLR_INLINE vf vf_negabs(vf a)
 {
     return _mm512_or_ps(a, _mm512_set1_ps(-0.0f));
@@ -152,6 +164,16 @@ TLR_INLINE float vf_sum(vf v)
         _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     b = _mm_add_ps(b, _mm_movehl_ps(b, b));
     return _mm_cvtss_f32(_mm_add_ss(b, _mm_movehdup_ps(b)));
+}
+
+TLR_INLINE float vf_largest(vf v)
+{
+    __m256 a = _mm256_max_ps(_mm512_castps512_ps256(v),
+                             _mm512_extractf32x8_ps(v, 1));
+    __m128 b =
+        _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    b = _mm_max_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_max_ss(b, _mm_movehdup_ps(b)));
 }
 
 /* 16 int8 to dst[16] as d * q (+ m). */

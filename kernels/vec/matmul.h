@@ -1,0 +1,115 @@
+/* matmul.h - matmul_* over an integer vocabulary (x86/int_*.h), which the
+ * including file has included before.
+ */
+#include "kernels/variants_decl.h"
+#include "kernels/vec/tile.h"
+
+struct matmul_call {
+    float *y;
+    size_t y_stride;
+    const void *w;
+    int row, n_rows, n_cols;
+};
+
+TLR_INLINE float load_float(const void *p)
+{
+    float f;
+    memcpy(&f, p, sizeof f);
+    return f;
+}
+
+TLR_INLINE int load_int(const void *p)
+{
+    int i;
+    memcpy(&i, p, sizeof i);
+    return i;
+}
+
+/* One tile for the n_tok tokens of a group's block. */
+TLR_INLINE void add_tile(vf acc[PARTS][TLR_ACT_GROUP], const struct band *b,
+                         const uint8_t *act, vi table, const int n_tok,
+                         const enum tlr_type type)
+{
+    const uint8_t *d = act + 32 * n_tok, *sum = act + 36 * n_tok;
+    TLR_UNROLL
+    for (int part = 0; part < PARTS; part++) {
+        vi w[WORDS];
+        load_words(w, b, part, table, type);
+        vf dw = load_scales(b, part), mw = vf_zero();
+        if (type == TLR_Q4M)
+            mw = load_minima(b, part);
+        TLR_UNROLL
+        for (int t = 0; t < n_tok; t++) {
+            int sum_t = load_int(sum + 4 * t);
+            float d_t = load_float(d + 4 * t);
+            vi i = vi_dot(w, act + 32 * t, vi_set1(-bias_of(type) * sum_t),
+                          has_nibbles(type));
+            vf *a = &acc[part][t];
+            *a = vf_fma(vi_to_vf(i), vf_mul(dw, vf_set1(d_t)), *a);
+            if (type == TLR_Q4M)
+                *a = vf_fma(mw, vf_set1(d_t * (float)sum_t), *a);
+        }
+    }
+}
+
+TLR_INLINE void stream(const struct matmul_call *m, const uint8_t *act,
+                       const int n_tok, const enum tlr_type type)
+{
+    vi table = vi_table(tlr_q4n_levels, BYTE_BIAS);
+    int n_blocks = m->n_cols / TLR_TILE_COLS;
+    for (int r = 0; r < m->n_rows; r += TLR_TILE_ROWS) {
+        struct band b = band_at(m->w, m->row + r, m->n_cols, type);
+        vf acc[PARTS][TLR_ACT_GROUP];
+        TLR_UNROLL
+        for (int part = 0; part < PARTS; part++) {
+            TLR_UNROLL
+            for (int t = 0; t < n_tok; t++)
+                acc[part][t] = vf_zero();
+        }
+        const uint8_t *x = act;
+        for (int i = 0; i < n_blocks; i++) {
+            add_tile(acc, &b, x, table, n_tok, type);
+            next_tile(&b, type);
+            x += n_tok * TLR_ACT_BYTES;
+        }
+        TLR_UNROLL
+        for (int part = 0; part < PARTS; part++) {
+            int left = m->n_rows - r - part * LANES;
+            int n = left < 0 ? 0 : left < LANES ? left : LANES;
+            TLR_UNROLL
+            for (int t = 0; t < n_tok; t++)
+                vf_store_n(m->y + (size_t)t * m->y_stride + r + part * LANES,
+                           acc[part][t], n);
+        }
+    }
+}
+
+TLR_INLINE void matmul(struct matmul_call *m, const uint8_t *act, int n_tok,
+                       const enum tlr_type type)
+{
+    while (n_tok > 0) {
+        int n = n_tok < TLR_ACT_GROUP ? n_tok : TLR_ACT_GROUP;
+#define STREAM(n) stream(m, act, n, type)
+        TLR_CALL_1_TO_8(n, STREAM)
+#undef STREAM
+        act += tlr_act_bytes((size_t)n, (size_t)m->n_cols);
+        m->y += (size_t)n * m->y_stride;
+        n_tok -= n;
+    }
+}
+
+#define DEFINE(name, type)                                                     \
+    void TLR_FN(matmul_##name)(float *y, size_t y_stride, const void *w,       \
+                               int row, const void *act, int n_tok,            \
+                               int n_rows, int n_cols)                         \
+    {                                                                          \
+        struct matmul_call m = {y, y_stride, w, row, n_rows, n_cols};          \
+        matmul(&m, act, n_tok, type);                                          \
+    }
+
+DEFINE(q8, TLR_Q8)
+DEFINE(q4, TLR_Q4)
+DEFINE(q4m, TLR_Q4M)
+DEFINE(q4n, TLR_Q4N)
+DEFINE(q8p, TLR_Q8P)
+#undef DEFINE
