@@ -128,6 +128,9 @@ bool prove(struct proof *proof)
     switch (proof->op) {
     case TLR_OP_MATVEC: return prove_matvec(proof);
     case TLR_OP_DEQUANT: return prove_dequant(proof);
+    case TLR_OP_QUANTISE: return prove_quantise(proof);
+    case TLR_OP_MATMUL:
+    case TLR_OP_SCORE: return prove_matmul(proof);
     case TLR_OP_TO_F16:
     case TLR_OP_FROM_F16: return prove_f16(proof);
     case TLR_OP_ATTEND_F32:

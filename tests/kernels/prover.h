@@ -41,6 +41,8 @@ bool prove(struct proof *proof);
 /* The parts, one per family; the same contract. */
 bool prove_matvec(struct proof *proof);
 bool prove_dequant(struct proof *proof);
+bool prove_quantise(struct proof *proof);
+bool prove_matmul(struct proof *proof); /* and score */
 bool prove_vector(struct proof *proof);
 bool prove_f16(struct proof *proof);
 bool prove_attend(struct proof *proof);
@@ -76,6 +78,26 @@ const char *input_name(enum input kind);
 /* largest: magnitude of IN_EXTREME. */
 void fill(struct tlr_rng *rng, float *x, size_t n, enum input kind,
           double largest);
+
+/* A block of 32 activations of one token: read from and written to the layout
+ * of kernels.h. */
+struct act_block {
+    int8_t q[32];
+    float d;
+    int32_t sum;
+};
+void act_get(const void *act, int n_tok, int n_cols, int t, int b,
+             struct act_block *x);
+void act_put(void *act, int n_tok, int n_cols, int t, int b,
+             const struct act_block *x);
+
+/* n_tok tokens; IN_EXTREME is blocks of 127 or of -127 alone. */
+void fill_acts(struct tlr_rng *rng, void *act, int n_tok, int n_cols,
+               enum input kind);
+
+/* Raw tiles of a tiled type, padding too: every number, every finite scale. */
+void fill_matrix(struct tlr_rng *rng, enum tlr_type type, void *w, int n_rows,
+                 int n_cols);
 
 /* Records "<case>: <details>" and returns false. */
 bool fails(struct proof *proof, const char *fmt, ...)

@@ -147,7 +147,36 @@ static void bad_attend(float *out, const float *q,
     spoil(out, (size_t)head_dim, sizeof *out);
 }
 
+static void bad_quantise(void *act, float *rest, const float *x,
+                         size_t x_stride, int n_tok, int n_cols)
+{
+    size_t n = tlr_act_bytes((size_t)n_tok, (size_t)n_cols);
+    before(act, n, 1);
+    ((tlr_quantise_fn *)honest_fn)(act, rest, x, x_stride, n_tok, n_cols);
+    spoil(act, n, 1);
+}
+
+static void bad_matmul(float *y, size_t y_stride, const void *w, int row,
+                       const void *act, int n_tok, int n_rows, int n_cols)
+{
+    before(y, (size_t)n_rows, sizeof *y);
+    ((tlr_matmul_fn *)honest_fn)(y, y_stride, w, row, act, n_tok, n_rows,
+                                 n_cols);
+    spoil(y, (size_t)n_rows, sizeof *y);
+}
+
+static void bad_score(float *y, float *var, const void *w, int row,
+                      const void *act, int n_rows, int n_cols)
+{
+    before(y, (size_t)n_rows, sizeof *y);
+    ((tlr_score_fn *)honest_fn)(y, var, w, row, act, n_rows, n_cols);
+    spoil(y, (size_t)n_rows, sizeof *y);
+}
+
 static tlr_any_fn *const bad_fns[TLR_N_OPS] = {
+    [TLR_OP_QUANTISE] = (tlr_any_fn *)bad_quantise,
+    [TLR_OP_MATMUL] = (tlr_any_fn *)bad_matmul,
+    [TLR_OP_SCORE] = (tlr_any_fn *)bad_score,
     [TLR_OP_MATVEC] = (tlr_any_fn *)bad_matvec,
     [TLR_OP_DEQUANT] = (tlr_any_fn *)bad_dequant,
     [TLR_OP_RMSNORM] = (tlr_any_fn *)bad_rmsnorm,
@@ -163,7 +192,9 @@ static tlr_any_fn *const bad_fns[TLR_N_OPS] = {
 static bool applies(const struct tlr_variant *row, enum crime what)
 {
     if (what == ONE_ULP)
-        return row->op == TLR_OP_DEQUANT || row->op == TLR_OP_ADD ||
+        return row->op == TLR_OP_DEQUANT || row->op == TLR_OP_QUANTISE ||
+               row->op == TLR_OP_MATMUL || row->op == TLR_OP_SCORE ||
+               row->op == TLR_OP_ADD ||
                row->op == TLR_OP_TO_F16 || row->op == TLR_OP_FROM_F16;
     return what <= BEFORE_THE_START || row->op == TLR_OP_MATVEC;
 }

@@ -12,12 +12,12 @@
 #include "tests/support/support_internal.h"
 #include "tests/support/tlr_check.h"
 
-static int *skips; /* shared with forked tests */
+static int *skips; /* [0] all, [1] curable; shared with forked tests */
 static char tmpdir[512];
 
 void tlr_support_begin(void)
 {
-    skips = mmap(NULL, sizeof *skips, PROT_READ | PROT_WRITE,
+    skips = mmap(NULL, 2 * sizeof *skips, PROT_READ | PROT_WRITE,
                  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (skips == MAP_FAILED) {
         perror("mmap");
@@ -65,13 +65,14 @@ static int remove_one(const char *path, const struct stat *st, int type,
     return remove(path);
 }
 
-int tlr_support_end(void)
+int tlr_support_end(int *n_curable)
 {
     nftw(tmpdir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-    return *skips;
+    *n_curable = skips[1];
+    return skips[0];
 }
 
-void tlr_test_skip(const char *fmt, ...)
+void tlr_test_skip(bool curable, const char *fmt, ...)
 {
     va_list args;
     va_start(args, fmt);
@@ -80,6 +81,8 @@ void tlr_test_skip(const char *fmt, ...)
     printf("\n");
     va_end(args);
     __atomic_add_fetch(skips, 1, __ATOMIC_RELAXED);
+    if (curable)
+        __atomic_add_fetch(skips + 1, 1, __ATOMIC_RELAXED);
 }
 
 uint64_t tlr_test_seed(void)

@@ -13,14 +13,21 @@
 #include <stdint.h>
 
 /* Counts a skip that the summary shows, prints why, and leaves the test.  With
- * TLR_NO_SKIP=1 (CI) a skip is a failure. */
+ * TLR_NO_SKIP=1 (CI) a skip is a failure, because installing something would
+ * cure it; what the processor lacks, TLR_LACKS skips and counts alike, but no
+ * setting forbids it. */
 #define TLR_SKIP(...)                                                          \
     do {                                                                       \
-        tlr_test_skip(__VA_ARGS__);                                            \
+        tlr_test_skip(true, __VA_ARGS__);                                      \
         return;                                                                \
     } while (0)
-void tlr_test_skip(const char *fmt, ...)
-    __attribute__((format(printf, 1, 2)));
+#define TLR_LACKS(...)                                                         \
+    do {                                                                       \
+        tlr_test_skip(false, __VA_ARGS__);                                     \
+        return;                                                                \
+    } while (0)
+void tlr_test_skip(bool curable, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
 
 /* Seed of this run: TLR_SEED or a fixed one; printed at the start. */
 uint64_t tlr_test_seed(void);
