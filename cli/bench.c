@@ -33,7 +33,7 @@ static const struct cli_option options[] = {
       .help = "measure a shape with seeded random weights instead of a model: "
               "qwen2.5-0.5b, smollm2-135m and others" },
     { .name = "type", .kind = CLI_CHOICE,
-      .at = offsetof(struct bench_args, type), .value = "f32|bf16|q8|q4|q4m",
+      .at = offsetof(struct bench_args, type), .value = TLR_CONVERT_TYPES,
       .help = "number type of the random weights", .unset = "q8" },
     { .name = "prompt-tokens", .letter = 'p', .kind = CLI_INT,
       .at = offsetof(struct bench_args, n_prompt), .value = "N",
@@ -101,11 +101,11 @@ static int make_random(const struct bench_args *a, int fd, struct tlr_err *err)
     struct tlr_source *src = NULL;
     struct cli_progress p;
     struct tlr_convert_report report;
-    enum tlr_type type = TLR_Q8;
+    int type = TLR_RECIPE_Q8;
     snprintf(path, sizeof path, "random:%s", a->random);
     if (a->type)
-        tlr_type_parse(a->type, &type);
-    struct tlr_convert_options o = { .type = (int)type,
+        tlr_convert_type_parse(a->type, &type);
+    struct tlr_convert_options o = { .type = type,
                                      .progress = on_progress,
                                      .progress_ctx = &p };
     int rc = tlr_source_open(&src, path, err);

@@ -24,8 +24,9 @@ static const struct cli_option options[] = {
       .help = "the model file to make; an old one stays until the new one is "
               "complete" },
     { .name = "type", .kind = CLI_CHOICE,
-      .at = offsetof(struct convert_args, type), .value = "f32|bf16|q8|q4|q4m",
-      .help = "number type of all matrices",
+      .at = offsetof(struct convert_args, type), .value = TLR_CONVERT_TYPES,
+      .help = "number type of the matrices; q8 and q4 keep the LM head in 8 "
+              "bits that can be searched like 4, the plain ones do not",
       .unset = "what a .gguf file holds, where that fits without loss, else "
                "q8" },
     { .name = "verify", .kind = CLI_FLAG,
@@ -136,9 +137,8 @@ static int convert_shown(const struct convert_args *a, struct tlr_source *src,
     struct tlr_convert_options o = { .type = -1, .verify = a->verify,
                                      .progress = on_progress,
                                      .progress_ctx = &shown };
-    enum tlr_type type;
-    if (a->type && tlr_type_parse(a->type, &type))
-        o.type = (int)type;
+    if (a->type)
+        tlr_convert_type_parse(a->type, &o.type);
     cli_progress_begin(&shown.progress, "convert", true);
     int rc = tlr_convert(src, a->out, &o, r, err);
     cli_progress_end(&shown.progress);

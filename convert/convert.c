@@ -48,6 +48,8 @@ struct job {
     struct band *bands;
     uint32_t n_bands;
     uint64_t done_bytes;
+    uint8_t *group; /* one group of q8p rows of the widest such tensor */
+    uint32_t group_row; /* its first row */
     /* the tensor in turn */
     uint32_t tensor;
 };
@@ -61,6 +63,7 @@ static double largest_of(enum tlr_type type)
     switch (type) {
     case TLR_Q8: return f16_max * 127.0;
     case TLR_Q4: return f16_max * 8.0;
+    case TLR_Q4N: return f16_max * 113.0;
     case TLR_Q4M: return f16_max;
     default: return HUGE_VAL;
     }
@@ -72,7 +75,7 @@ static int measure(struct band *b, const struct tlr_plan_tensor *t)
     uint32_t n_cols = t->want.n_cols;
     for (uint32_t r = 0; r < b->n_rows; r++) {
         const float *x = b->rows + (size_t)r * n_cols;
-        tlr_row_decode(t->type, b->decoded, b->out, r, (int)n_cols);
+        tlr_row_decode(t->coded, b->decoded, b->out, r, (int)n_cols);
         double err2 = 0.0, ref2 = 0.0, largest = 0.0;
         for (uint32_t c = 0; c < n_cols; c++) {
             largest = fmax(largest, fabs((double)x[c]));
@@ -80,7 +83,7 @@ static int measure(struct band *b, const struct tlr_plan_tensor *t)
             err2 += e * e;
             ref2 += (double)x[c] * (double)x[c];
         }
-        if (!isfinite(err2) || largest > largest_of(t->type)) {
+        if (!isfinite(err2) || largest > largest_of(t->coded)) {
             return tlr_err_set(&b->err, TLR_EFORMAT,
                                "tensor %s: row %u: values are too large for "
                                "type %s; use --type f32",
@@ -93,18 +96,15 @@ static int measure(struct band *b, const struct tlr_plan_tensor *t)
     return 0;
 }
 
-static void convert_band(void *ctx, int item, int thread)
+static void round_band(struct job *j, struct band *b)
 {
-    (void)thread;
-    struct job *j = ctx;
-    struct band *b = &j->bands[item];
     const struct tlr_plan_tensor *t = &j->plan.tensors[j->tensor];
     const struct tlr_source_ops *ops = j->src->ops;
     uint32_t n_cols = t->want.n_cols;
     b->err2 = b->ref2 = 0.0;
-    b->out_len = (size_t)(tlr_type_is_tiled(t->type)
-                              ? tlr_band_bytes(t->type, n_cols)
-                              : tlr_matrix_bytes(t->type, b->n_rows, n_cols));
+    b->out_len = (size_t)(tlr_type_is_tiled(t->coded)
+                              ? tlr_band_bytes(t->coded, n_cols)
+                              : tlr_matrix_bytes(t->coded, b->n_rows, n_cols));
     if (t->is_carried) {
         ops->read_band_exact(j->src, j->tensor, b->row, b->n_rows, b->out,
                              &b->err);
@@ -114,9 +114,22 @@ static void convert_band(void *ctx, int item, int thread)
                        &b->err) != 0) {
         return;
     }
-    tlr_band_encode(t->type, b->out, b->rows, (int)b->n_rows, (int)n_cols);
-    if (t->type != TLR_F32) {
+    tlr_band_encode(t->coded, b->out, b->rows, (int)b->n_rows, (int)n_cols);
+    if (t->coded != TLR_F32) {
         measure(b, t);
+    }
+}
+
+static void convert_band(void *ctx, int item, int thread)
+{
+    (void)thread;
+    struct job *j = ctx;
+    struct band *b = &j->bands[item];
+    const struct tlr_plan_tensor *t = &j->plan.tensors[j->tensor];
+    round_band(j, b);
+    if (t->type == TLR_Q8P && !b->err.code) {
+        tlr_planes_put_band(j->group, (int)(b->row - j->group_row), b->out,
+                            (int)b->n_rows, (int)t->want.n_cols);
     }
 }
 
@@ -137,14 +150,42 @@ static int tell_progress(struct job *j, const struct tlr_plan_tensor *t,
     return 0;
 }
 
+/* Bands of q8p lie in its group and are written with it. */
+static int write_bands(struct job *j, const struct tlr_plan_tensor *t,
+                       uint32_t n, uint32_t row, struct tlr_err *err)
+{
+    if (t->type != TLR_Q8P) {
+        for (uint32_t i = 0; i < n; i++) {
+            const struct band *b = &j->bands[i];
+            int rc = tlr_writer_data(j->writer, b->out, b->out_len, err);
+            if (rc) {
+                return rc;
+            }
+        }
+        return 0;
+    }
+    if (row < t->want.n_rows && row - j->group_row < TLR_PLANES_ROWS) {
+        return 0;
+    }
+    size_t len = (size_t)tlr_matrix_bytes(TLR_Q8P, TLR_PLANES_ROWS,
+                                          t->want.n_cols);
+    int rc = tlr_writer_data(j->writer, j->group, len, err);
+    memset(j->group, 0, len);
+    j->group_row = row;
+    return rc;
+}
+
 /* Reads, rounds and writes bands from `row` on; *row moves behind them. */
 static int convert_batch(struct job *j, const struct tlr_plan_tensor *t,
                          uint32_t *row, double *err2, double *ref2,
                          struct tlr_err *err)
 {
-    uint32_t n = 0;
-    for (; n < j->n_bands && *row < t->want.n_rows; n++) {
-        uint32_t left = t->want.n_rows - *row;
+    uint32_t n = 0, end = t->want.n_rows;
+    if (t->type == TLR_Q8P && end - j->group_row > TLR_PLANES_ROWS) {
+        end = j->group_row + TLR_PLANES_ROWS;
+    }
+    for (; n < j->n_bands && *row < end; n++) {
+        uint32_t left = end - *row;
         j->bands[n].row = *row;
         j->bands[n].n_rows = left < TLR_TILE_ROWS ? left : TLR_TILE_ROWS;
         *row += j->bands[n].n_rows;
@@ -155,14 +196,10 @@ static int convert_batch(struct job *j, const struct tlr_plan_tensor *t,
         if (b->err.code) {
             return tlr_err_set(err, b->err.code, "%s", b->err.text);
         }
-        int rc = tlr_writer_data(j->writer, b->out, b->out_len, err);
-        if (rc) {
-            return rc;
-        }
         *err2 += b->err2;
         *ref2 += b->ref2;
     }
-    return 0;
+    return write_bands(j, t, n, *row, err);
 }
 
 static void count(struct job *j, const struct tlr_plan_tensor *t, double err2,
@@ -191,6 +228,7 @@ static int convert_tensor(struct job *j, uint32_t i, struct tlr_err *err)
     uint64_t kept = 0;
     double err2 = 0.0, ref2 = 0.0;
     j->tensor = i;
+    j->group_row = 0;
     for (uint32_t row = 0; row < t->want.n_rows;) {
         uint32_t start = row;
         int rc = tell_progress(j, t, j->done_bytes + row_bytes * start, err);
@@ -226,8 +264,9 @@ static int provenance_text(const struct job *j, char **out,
     const char *text = j->src->provenance_json;
     json_t *root = json_loads(text ? text : "{}", JSON_REJECT_DUPLICATES, NULL);
     json_t *options = json_object();
-    int asked = j->options ? j->options->type : -1;
-    const char *type = asked < 0 ? "keep" : tlr_type_name((unsigned)asked);
+    const char *asked =
+        tlr_convert_type_name(j->options ? j->options->type : TLR_RECIPE_KEEP);
+    const char *type = asked ? asked : "keep";
     int rc;
     if (!root || !options ||
         json_object_set_new(options, "type", json_string(type)) ||
@@ -291,6 +330,19 @@ static int make_bands(struct job *j, struct tlr_err *err)
             return tlr_err_nomem(err, "bands", 2 * rows + row);
         }
     }
+    size_t group = 0;
+    for (uint32_t i = 0; i < j->plan.n; i++) {
+        const struct tlr_plan_tensor *t = &j->plan.tensors[i];
+        uint64_t len = t->type != TLR_Q8P ? 0
+                                          : tlr_matrix_bytes(TLR_Q8P,
+                                                             TLR_PLANES_ROWS,
+                                                             t->want.n_cols);
+        group = len > group ? (size_t)len : group;
+    }
+    j->group = tlr_calloc(group, 1);
+    if (!j->group) {
+        return tlr_err_nomem(err, "group of rows", group);
+    }
     int n_threads = tlr_default_threads();
     return tlr_pool_new(&j->pool,
                         n_threads > MAX_THREADS ? MAX_THREADS : n_threads, err);
@@ -304,6 +356,7 @@ static void clear_job(struct job *j)
         tlr_free(j->bands[i].decoded);
     }
     tlr_free(j->bands);
+    tlr_free(j->group);
     tlr_pool_free(j->pool);
     tlr_plan_clear(&j->plan);
 }

@@ -8,9 +8,27 @@
 #include "base/err.h"
 #include "convert/source.h"
 
+/* What the matrices become.  An enum tlr_type is for all of them alike; a recipe
+ * gives each the type that suits it: the LM head (the embedding table, if tied)
+ * is q8p, which can be searched at 4-bit traffic. */
+enum tlr_recipe {
+    TLR_RECIPE_KEEP = -1,            /* what carries over without loss, else as
+                                        TLR_RECIPE_Q8 */
+    TLR_RECIPE_Q8 = TLR_N_TYPES,     /* q8, head q8p */
+    TLR_RECIPE_Q4 = TLR_N_TYPES + 1, /* q4n, head q8p; q4 where the source has
+                                        such blocks */
+    TLR_RECIPES_END
+};
+
+/* "q8" and "q4" are the recipes, "q8-plain" and "q4-plain" the types, all other
+ * names types.  false when there is none of that name. */
+bool tlr_convert_type_parse(const char *name, int *out);
+#define TLR_CONVERT_TYPES "f32|bf16|q8|q4|q4m|q4n|q8-plain|q4-plain"
+/* NULL for TLR_RECIPE_KEEP and what is neither. */
+const char *tlr_convert_type_name(int type);
+
 struct tlr_convert_options {
-    int type; /* enum tlr_type for all matrices; -1: keep what carries over
-                 without loss, q8 otherwise */
+    int type; /* enum tlr_type or enum tlr_recipe */
     bool verify; /* compare as tlr_convert_verify does before the model takes
                     its name; progress then counts both passes */
     int (*progress)(void *ctx, uint64_t done_bytes, uint64_t total_bytes,

@@ -80,6 +80,17 @@ static void decode_q4_1(float *dst, const uint8_t *src, uint32_t n)
     }
 }
 
+static void decode_iq4_nl(float *dst, const uint8_t *src, uint32_t n)
+{
+    for (uint32_t b = 0; b < n; b++, src += 18, dst += 32) {
+        float d = load_f16(src);
+        for (int j = 0; j < 16; j++) {
+            dst[j] = d * (float)tlr_q4n_levels[src[2 + j] & 15];
+            dst[j + 16] = d * (float)tlr_q4n_levels[src[2 + j] >> 4];
+        }
+    }
+}
+
 /* Quants 0..31 of a 5-bit block: low bits at `low`, fifth bits in `high`. */
 static void unpack_5bit(uint8_t q[32], const uint8_t *low, uint32_t high)
 {
@@ -188,6 +199,7 @@ static const struct tlr_block_type types[] = {
     {"Q4_K", 12, 256, 144, -1, decode_q4_k},
     {"Q5_K", 13, 256, 176, -1, decode_q5_k},
     {"Q6_K", 14, 256, 210, -1, decode_q6_k},
+    {"IQ4_NL", 20, 32, 18, TLR_Q4N, decode_iq4_nl},
     {"BF16", 30, 1, 2, TLR_BF16, decode_bf16},
 };
 
@@ -260,7 +272,7 @@ int tlr_block_row_carry(const struct tlr_block_type *type, uint8_t *band,
         if (type->exact == TLR_Q8) {
             memcpy(q, src + 2, sizeof q);
             tlr_tile_put_q8(band, lane, d, q);
-        } else if (type->exact == TLR_Q4) {
+        } else if (type->exact == TLR_Q4 || type->exact == TLR_Q4N) {
             split_nibbles(n, src + 2);
             tlr_tile_put_q4(band, lane, d, n);
         } else {

@@ -31,7 +31,7 @@ void tlr_block_row_decode(const struct tlr_block_type *type, float *dst,
                           const uint8_t *src, uint32_t n_cols);
 
 /* Blocks of one row into lane `lane` of a band in the layout of type->exact;
- * Q8_0, Q4_0 and Q4_1 only.  Returns 0, or -1 when a scale is not finite. */
+ * Q8_0, Q4_0, Q4_1 and IQ4_NL only.  Returns 0, or -1 when a scale is not finite. */
 int tlr_block_row_carry(const struct tlr_block_type *type, uint8_t *band,
                         int lane, const uint8_t *src, uint32_t n_cols);
 

@@ -5,6 +5,61 @@
 
 #include "base/mem.h"
 
+static const char *const recipe_names[] = {"q8", "q4"};
+
+bool tlr_convert_type_parse(const char *name, int *out)
+{
+    static const struct {
+        const char *name;
+        int type;
+    } others[] = {{"q8", TLR_RECIPE_Q8},
+                  {"q4", TLR_RECIPE_Q4},
+                  {"q8-plain", TLR_Q8},
+                  {"q4-plain", TLR_Q4}};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        if (strcmp(name, others[i].name) == 0) {
+            *out = others[i].type;
+            return true;
+        }
+    }
+    enum tlr_type type;
+    if (!tlr_type_parse(name, &type)) {
+        return false;
+    }
+    *out = (int)type;
+    return true;
+}
+
+const char *tlr_convert_type_name(int type)
+{
+    if (type == TLR_Q8 || type == TLR_Q4) {
+        return type == TLR_Q8 ? "q8-plain" : "q4-plain";
+    }
+    if (type >= TLR_RECIPE_Q8 && type < TLR_RECIPES_END) {
+        return recipe_names[type - TLR_RECIPE_Q8];
+    }
+    return type < 0 ? NULL : tlr_type_name((unsigned)type);
+}
+
+static enum tlr_type type_of(const struct tlr_plan_tensor *t, bool is_head,
+                             int asked)
+{
+    if (asked >= 0 && asked < TLR_N_TYPES) {
+        return (enum tlr_type)asked;
+    }
+    if (asked == TLR_RECIPE_KEEP && t->from.exact >= 0 &&
+        t->from.exact != TLR_Q8) {
+        return (enum tlr_type)t->from.exact;
+    }
+    if (is_head) {
+        return TLR_Q8P;
+    }
+    if (asked != TLR_RECIPE_Q4) {
+        return TLR_Q8;
+    }
+    return t->from.exact == TLR_Q4 ? TLR_Q4 : TLR_Q4N;
+}
+
 static void choose(struct tlr_plan_tensor *t, const struct tlr_source *src,
                    int asked)
 {
@@ -12,14 +67,16 @@ static void choose(struct tlr_plan_tensor *t, const struct tlr_source *src,
         t->type = TLR_F32;
         return;
     }
-    int type = asked >= 0 ? asked : t->from.exact >= 0 ? t->from.exact : TLR_Q8;
-    t->type = (enum tlr_type)type;
+    const char *head = src->config.flags & TLR_CONFIG_TIED_HEAD ? "embed"
+                                                                : "head";
+    t->type = type_of(t, strcmp(t->want.name, head) == 0, asked);
     if (tlr_type_is_tiled(t->type) && t->want.n_cols % TLR_TILE_COLS != 0) {
         t->type = TLR_BF16;
         t->is_fallback = true;
     }
+    t->coded = t->type == TLR_Q8P ? TLR_Q8 : t->type;
     t->is_carried = tlr_type_is_tiled(t->type) &&
-                    t->from.exact == (int)t->type && src->ops->read_band_exact;
+                    t->from.exact == (int)t->coded && src->ops->read_band_exact;
 }
 
 int tlr_plan_make(struct tlr_plan *out, struct tlr_source *src,
@@ -27,8 +84,8 @@ int tlr_plan_make(struct tlr_plan *out, struct tlr_source *src,
                   struct tlr_err *err)
 {
     memset(out, 0, sizeof *out);
-    int asked = options ? options->type : -1;
-    if (asked >= TLR_N_TYPES) {
+    int asked = options ? options->type : TLR_RECIPE_KEEP;
+    if (asked < TLR_RECIPE_KEEP || asked >= TLR_RECIPES_END) {
         return tlr_err_set(err, TLR_EUSAGE, "type %d is none of tlr's", asked);
     }
     uint32_t n = tlr_config_n_tensors(&src->config);

@@ -10,6 +10,8 @@ struct tlr_plan_tensor {
     struct tlr_tensor_want want;
     struct tlr_source_tensor from;
     enum tlr_type type;
+    enum tlr_type coded; /* layout that bands are rounded to: q8 where type is
+                            q8p, which is put together from such bands */
     bool is_carried;  /* blocks are taken over as they are */
     bool is_fallback; /* does not divide into tiles: bf16 instead */
 };

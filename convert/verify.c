@@ -27,10 +27,14 @@ static double allowed(enum tlr_type type, const float *x, uint32_t n)
     }
     double extreme = fmax(fabs(min), fabs(max));
     switch (type) {
+    case TLR_Q8P:
     case TLR_Q8: /* half a step; the scale itself is rounded to 11 bits */
         return extreme / 127.0 * 0.57 + 64.0 * f16_min_step;
     case TLR_Q4: /* -8..7: the side opposite to the extreme loses a step */
         return extreme / 8.0 * 1.01 + 8.0 * f16_min_step;
+    case TLR_Q4N: /* the widest gap of the levels, or what is clipped when the
+                    scale is the smallest that is tried */
+        return extreme * 0.27 + 128.0 * f16_min_step;
     case TLR_Q4M: /* the minimum is rounded too */
         return (max - min) / 15.0 * 0.51 + extreme / 1024.0 +
                16.0 * f16_min_step;

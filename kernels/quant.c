@@ -171,6 +171,23 @@ void tlr_planes_put(void *group, int row, int block, int n_cols, uint16_t d,
     put_nibbles(bytes + low_offset(row, block, n_cols), lane, low);
 }
 
+void tlr_planes_put_band(void *group, int row, const void *band, int n_rows,
+                         int n_cols)
+{
+    const uint8_t *tile = band;
+    for (int b = 0; b < n_cols / TLR_TILE_COLS; b++) {
+        for (int lane = 0; lane < n_rows; lane++) {
+            int8_t q[TLR_TILE_COLS];
+            for (int c = 0; c < TLR_TILE_COLS; c++)
+                q[c] = (int8_t)tile[SCALE_BYTES + c / 4 * GROUP_BYTES +
+                                    lane * 4 + c % 4];
+            uint16_t d = (uint16_t)(tile[2 * lane] | tile[2 * lane + 1] << 8);
+            tlr_planes_put(group, row + lane, b, n_cols, d, q);
+        }
+        tile += types[TLR_Q8].tile_bytes;
+    }
+}
+
 /* 1/d, or 0 where the block is (nearly) flat and 1/d would overflow. */
 static float inverse(float d)
 {

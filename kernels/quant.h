@@ -109,6 +109,11 @@ void tlr_tile_put_q4m(void *tile, int lane, uint16_t d, uint16_t m,
 void tlr_planes_put(void *group, int row, int block, int n_cols, uint16_t d,
                     const int8_t q[32]);
 
+/* n_rows <= 16 rows in the layout of q8 to the rows from `row` (a multiple of
+ * 16) on of a q8p group: the same numbers. */
+void tlr_planes_put_band(void *group, int row, const void *band, int n_rows,
+                         int n_cols);
+
 /* IEEE binary16 and bfloat16, round to nearest even, infinities and NaN kept. */
 float tlr_f16_to_f32(uint16_t h);
 uint16_t tlr_f32_to_f16(float f);

@@ -199,6 +199,11 @@ int tlr_config_check(const struct tlr_config *c, const char *where,
     return 0;
 }
 
+uint32_t tlr_type_version(enum tlr_type type)
+{
+    return type == TLR_Q4N || type == TLR_Q8P ? 2 : 1;
+}
+
 int tlr_tensor_size(const struct tlr_tensor_want *want, unsigned type,
                     const char *label, uint64_t *out, struct tlr_err *err)
 {

@@ -22,8 +22,7 @@
 #define TLR_FILE_MAGIC "\x89TLR\r\n\x1a\n"
 
 enum {
-    TLR_FILE_VERSION = 1,    /* what this tlr writes */
-    TLR_FILE_MIN_READER = 1, /* oldest reader that understands it */
+    TLR_FILE_VERSION = 2, /* newest that this tlr reads and writes */
     TLR_FILE_ALIGN = 64,
     TLR_FILE_MAX_SECTIONS = 16, /* slots of the section table, all present */
     TLR_FILE_MAX_TENSORS = 8192,
@@ -101,6 +100,10 @@ const struct tlr_section_kind *tlr_section_kind(uint32_t id);
  * limit, and text that could be a JSON object where it must be one. */
 int tlr_section_check(uint32_t id, const void *data, uint64_t len,
                       const char *label, struct tlr_err *err);
+
+/* First version of the format that has tensors of this type: the version and
+ * the minimum reader of a file are the largest of its tensors'. */
+uint32_t tlr_type_version(enum tlr_type type);
 
 /* "tensor NAME: ..." unless this type can hold this shape; the size else. */
 int tlr_tensor_size(const struct tlr_tensor_want *want, unsigned type,

@@ -375,6 +375,15 @@ static int check_entry(const struct tlr_file *f, struct tlr_tensor *t,
         return rc;
     }
     t->type = (enum tlr_type)type;
+    uint32_t min_reader = tlr_get_u32(f->bytes + TLR_HEAD_MIN_READER);
+    if (min_reader < tlr_type_version(t->type)) {
+        return tlr_err_set(err, TLR_EFORMAT,
+                           "%s: tensor %s: expected a minimum reader of "
+                           "%" PRIu32 " or more for type %s, found %" PRIu32
+                           "; convert the model again",
+                           f->label, t->name, tlr_type_version(t->type),
+                           tlr_type_name(type), min_reader);
+    }
     if (t->n_bytes != size) {
         return tlr_err_set(err, TLR_EFORMAT,
                            "%s: tensor %s: expected %" PRIu64

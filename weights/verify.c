@@ -30,6 +30,19 @@ static uint64_t first_bad_u32(const uint8_t *p, uint64_t n, uint32_t mask)
     return n;
 }
 
+/* Where the tile with the scales of 16 rows x 32 columns starts; in q8p those
+ * are the high tiles, which come first in every group of rows. */
+static uint64_t tile_offset(enum tlr_type type, uint64_t tile,
+                            uint64_t per_band)
+{
+    if (type != TLR_Q8P) {
+        return tile * tlr_tile_bytes(type);
+    }
+    uint64_t per_group = TLR_PLANES_ROWS / TLR_TILE_ROWS * per_band;
+    return tile / per_group * per_group * tlr_tile_bytes(type) +
+           tile % per_group * TLR_HIGH_BYTES;
+}
+
 /* Row and column of a value that is not finite; for the tiled types the column
  * is the first of the tile whose scale (or minimum) it is. */
 static bool find_bad(const struct tlr_tensor *t, uint64_t *row, uint64_t *col)
@@ -42,12 +55,13 @@ static bool find_bad(const struct tlr_tensor *t, uint64_t *row, uint64_t *col)
         *col = i % t->n_cols;
         return i < n;
     }
-    uint64_t tile_bytes = tlr_tile_bytes(t->type);
     uint64_t n_words = TLR_TILE_ROWS * (t->type == TLR_Q4M ? 2u : 1u);
     uint64_t per_band = t->n_cols / TLR_TILE_COLS;
-    const uint8_t *p = t->data;
-    for (uint64_t tile = 0; tile < t->n_bytes / tile_bytes; tile++) {
-        i = first_bad_u16(p + tile * tile_bytes, n_words, 0x7c00u);
+    uint64_t n_tiles = t->n_bytes / tlr_tile_bytes(t->type);
+    for (uint64_t tile = 0; tile < n_tiles; tile++) {
+        const uint8_t *p = (const uint8_t *)t->data +
+                           tile_offset(t->type, tile, per_band);
+        i = first_bad_u16(p, n_words, 0x7c00u);
         if (i < n_words) {
             *row = tile / per_band * TLR_TILE_ROWS + i % TLR_TILE_ROWS;
             *col = tile % per_band * TLR_TILE_COLS;

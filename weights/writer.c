@@ -313,12 +313,23 @@ int tlr_writer_data(struct tlr_writer *w, const void *data, size_t len,
     return 0;
 }
 
+static uint32_t version_of(const struct tlr_writer *w)
+{
+    uint32_t version = 1;
+    for (uint32_t i = 0; i < w->n_tensors; i++) {
+        uint32_t v = tlr_type_version(w->types[i]);
+        version = v > version ? v : version;
+    }
+    return version;
+}
+
 static void head_finish(struct tlr_writer *w)
 {
     uint8_t *h = w->head;
+    uint32_t version = version_of(w);
     memcpy(h + TLR_HEAD_MAGIC, TLR_FILE_MAGIC, 8);
-    tlr_put_u32(h + TLR_HEAD_VERSION, TLR_FILE_VERSION);
-    tlr_put_u32(h + TLR_HEAD_MIN_READER, TLR_FILE_MIN_READER);
+    tlr_put_u32(h + TLR_HEAD_VERSION, version);
+    tlr_put_u32(h + TLR_HEAD_MIN_READER, version);
     tlr_put_u32(h + TLR_HEAD_ENDIAN, TLR_FILE_ENDIAN);
     tlr_put_u64(h + TLR_HEAD_FILE_BYTES, writer_pos(w));
     tlr_put_u32(h + TLR_HEAD_N_SECTIONS, w->n_sections);

@@ -140,7 +140,7 @@ bad '--threads: this process may use * found 4096*' run m p --threads 4096
 bad '--json takes no value*' run m p --json=1
 bad '--raw uses no template*' run m p --raw --system x
 bad '--output OUT is missing*' convert src
-bad "--type: expected one of f32|bf16|q8|q4|q4m, found 'q5'*" convert src -o x --type q5
+bad "--type: expected one of f32|bf16|q8|q4|q4m|q4n|q8-plain|q4-plain, found 'q5'*" convert src -o x --type q5
 bad 'expected a MODEL or --random NAME, found neither*' bench
 bad 'expected a MODEL or --random NAME, found both*' bench m --random tiny-llama
 bad '--type goes with --random*' bench m --type q8

@@ -124,7 +124,11 @@ START_TEST(rounding_is_reported)
                 {TLR_BF16, 5e-4, 3e-3},
                 {TLR_Q8, 2e-3, 5e-3},
                 {TLR_Q4M, 0.04, 0.08},
-                {TLR_Q4, 0.04, 0.09}};
+                {TLR_Q4, 0.04, 0.09},
+                {TLR_Q4N, 0.04, 0.09},
+                {TLR_Q8P, 2e-3, 5e-3},
+                {TLR_RECIPE_Q8, 2e-3, 5e-3},
+                {TLR_RECIPE_Q4, 0.04, 0.09}};
     struct fake f = make_fake();
     f.source.config.dim = f.source.config.head_dim = 64;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -132,7 +136,7 @@ START_TEST(rounding_is_reported)
             convert_one(&f.source, tmp_path("fake.bin"), rows[i].type);
         ck_assert_msg(r.max_rel_rms >= rows[i].low &&
                           r.max_rel_rms <= rows[i].high,
-                      "%s: %g", tlr_type_name((unsigned)rows[i].type),
+                      "%s: %g", tlr_convert_type_name(rows[i].type),
                       r.max_rel_rms);
         ck_assert_uint_eq(r.n_exact + r.n_rounded, r.n_tensors);
         ck_assert_int_eq(r.worst[0] != '\0', rows[i].high > 0);
@@ -168,10 +172,11 @@ START_TEST(default_types)
     tlr_source_close(s);
     s = open_source(FOLDER);
     r = convert_one(s, tmp_path("a.bin"), -1);
-    ck_assert_uint_eq(r.n_by_type[TLR_Q8], 15);
+    ck_assert_uint_eq(r.n_by_type[TLR_Q8], 14);
+    ck_assert_uint_eq(r.n_by_type[TLR_Q8P], 1); /* the table is the head */
     ck_assert_uint_eq(r.n_rounded, 15);
     ck_assert(r.max_rel_rms > 1e-3 && r.max_rel_rms < 2e-2);
-    for (int type = 0; type < TLR_N_TYPES; type++) {
+    for (int type = 0; type < TLR_RECIPES_END; type++) {
         r = convert_one(s, tmp_path("a.bin"), type);
         ck_assert_uint_eq(r.n_by_type[TLR_F32], type == TLR_F32 ? 20u : 5u);
         ck_assert_uint_eq(r.n_rounded, type == TLR_F32 || type == TLR_BF16
@@ -197,7 +202,7 @@ START_TEST(same_source_same_bytes)
     const char *a = tmp_path("one.bin"), *b = tmp_path("two.bin");
     struct tlr_source *s = open_source(FOLDER);
     struct tlr_source *t = open_source(elsewhere);
-    for (int type = -1; type < TLR_N_TYPES; type++) {
+    for (int type = -1; type < TLR_RECIPES_END; type++) {
         convert_one(s, a, type);
         convert_one(t, b, type);
         expect_same_files(a, b);
@@ -241,16 +246,17 @@ END_TEST
 /* Checksums right, one number wrong by a little more than rounding. */
 START_TEST(verify_finds_another_number)
 {
-    for (int type = 0; type < TLR_N_TYPES; type++) {
+    for (int type = 0; type < TLR_RECIPES_END; type++) {
         struct fake f = make_fake();
         f.source.config.dim = f.source.config.head_dim = 64;
         const char *bin = tmp_path("other.bin");
         struct tlr_err err = TLR_ERR_INIT;
         convert_one(&f.source, bin, type);
         struct tlr_convert_options options = {.type = type};
-        f.scale = type == TLR_F32 ? 1.0000002f : type <= TLR_Q8 ? 1.02f : 1.3f;
+        f.scale = type == TLR_F32 ? 1.0000002f : type <= TLR_Q8 ? 1.02f
+                  : type == TLR_Q4N || type == TLR_RECIPE_Q4 ? 1.7f : 1.3f;
         int rc = tlr_convert_verify(&f.source, bin, &options, &err);
-        expect_error(tlr_type_name((unsigned)type), rc, &err, TLR_EMISMATCH,
+        expect_error(tlr_convert_type_name(type), rc, &err, TLR_EMISMATCH,
                      "tensor embed (fake of the source): row ");
     }
 }
@@ -480,7 +486,7 @@ START_TEST(smollm2_is_taken_over_exactly)
     ck_assert_uint_eq(r.n_tensors, 272);
     ck_assert_uint_eq(r.n_exact, 272);
     ck_assert_uint_eq(r.n_by_type[TLR_Q4M], 210);
-    ck_assert_uint_eq(r.n_by_type[TLR_Q8], 1);
+    ck_assert_uint_eq(r.n_by_type[TLR_Q8P], 1);
     ck_assert_uint_eq(r.n_by_type[TLR_F32], 61);
     ck_assert_uint_eq(r.n_fallback, 0);
     ck_assert_str_eq(s->chat.name, "chatml");

@@ -316,7 +316,7 @@ START_TEST(bad_tensors)
         {"type", "t", 1, {8}, 500, 160, TLR_EFORMAT, "type unknown (500)"},
         {"negative type", "t", 1, {8}, UINT32_MAX, 160, TLR_EFORMAT, "unknown"},
         {"withdrawn type", "t", 1, {8}, 4, 160, TLR_EUNSUPPORTED, "Q4_2"},
-        {"IQ4_NL", "t", 1, {32}, 20, 160, TLR_EUNSUPPORTED, "type IQ4_NL (20)"},
+        {"IQ4_XS", "t", 1, {256}, 23, 160, TLR_EUNSUPPORTED, "type IQ4_XS (23)"},
         {"half a block", "t", 1, {48}, 8, 160, TLR_EFORMAT, "blocks of 32"},
         {"K block", "t", 2, {128, 2}, 12, 160, TLR_EFORMAT, "blocks of 256"},
         {"hole", "t", 1, {8}, 0, 192, TLR_EFORMAT, "expected offset 160"},

@@ -44,7 +44,7 @@ static struct tlr_model *open_converted(int type)
     if (type == KEEP_SOURCE_TYPES) {
         ck_assert_uint_eq(report.n_rounded, 0);
         ck_assert_uint_eq(report.n_by_type[TLR_Q4M], 210);
-        ck_assert_uint_eq(report.n_by_type[TLR_Q8], 1);
+        ck_assert_uint_eq(report.n_by_type[TLR_Q8P], 1);
     }
     struct tlr_model *model = NULL;
     ck_assert_msg(!tlr_model_open(&model, path, &err), "%s", err.text);

@@ -60,7 +60,7 @@ static const struct row rows[] = {
            "minimum reader 0"),
     R_HEAD("minimum reader over version", TLR_HEAD_MIN_READER, 4, SET, 2,
            TLR_EFORMAT, "minimum reader 2, version 1"),
-    R_HEAD("future file", TLR_HEAD_VERSION, 8, SET, 0x0000000200000002,
+    R_HEAD("future file", TLR_HEAD_VERSION, 8, SET, 0x0000000300000003,
            TLR_EUNSUPPORTED, "use a newer tlr"),
     R_HEAD("version all ones", TLR_HEAD_VERSION, 8, SET, UINT64_MAX,
            TLR_EUNSUPPORTED, "found 4294967295; use a newer tlr"),
@@ -204,7 +204,9 @@ static const struct row rows[] = {
           "expected head, found Head"),
     R_DIR("name twice", "blk.1.q", 4, 1, SET, '0', TLR_EFORMAT,
           "tensor blk.0.q: expected once"),
-    R_DIR("type 5", "head", TLR_DIR_TYPE, 4, SET, 5, TLR_EUNSUPPORTED,
+    R_DIR("type of a younger format", "head", TLR_DIR_TYPE, 4, SET, TLR_Q4N,
+          TLR_EFORMAT, "minimum reader of 2 or more for type q4n, found 1"),
+    R_DIR("type 7", "head", TLR_DIR_TYPE, 4, SET, 7, TLR_EUNSUPPORTED,
           "tensor head: expected a type"),
     R_DIR("type negative", "head", TLR_DIR_TYPE, 4, SET, UINT32_MAX,
           TLR_EUNSUPPORTED, "tensor head: expected a type"),
@@ -468,6 +470,10 @@ START_TEST(verify_reads_values)
     expect_verify(TLR_Q4M, 320 + 2, 0x7c01, "[17,0]");
     expect_verify(TLR_Q4M, 320 + 34, 0x7c00, "[17,0]");
     expect_verify(TLR_Q4M, 320 + 64, 0x7c00, NULL);
+    expect_verify(TLR_Q4N, 288 + 2, 0x7c00, "[17,0]");
+    expect_verify(TLR_Q8P, 288 + 2, 0xfc00, "[17,0]"); /* high tile of band 1 */
+    expect_verify(TLR_Q8P, 288 + 32, 0x7c00, NULL);
+    expect_verify(TLR_Q8P, 64 * 288 + 2, 0x7c00, NULL); /* the low plane */
     expect_verify(TLR_Q8, 0, 0x7bff, NULL); /* largest f16 */
 }
 END_TEST

@@ -16,7 +16,7 @@ static void check_same(const struct tlr_file *f, const struct tiny *t)
     ck_assert_mem_eq(tlr_file_config(f), &t->config, sizeof t->config);
     ck_assert_uint_eq(tlr_file_n_tensors(f),
                       tlr_config_n_tensors(&t->config));
-    ck_assert_uint_eq(tlr_file_version(f), 1);
+    ck_assert_uint_eq(tlr_file_version(f), t->matrix >= TLR_Q4N ? 2 : 1);
     for (uint32_t i = 0; i < tlr_file_n_tensors(f); i++) {
         const struct tlr_tensor *tensor = tlr_file_tensor_at(f, i);
         struct tlr_tensor_want want;
@@ -137,6 +137,7 @@ START_TEST(fuzz_seeds_are_current)
         {"tests/fuzz/corpus/model/qwen2-q8", TLR_FAMILY_QWEN2, TLR_Q8, 32},
         {"tests/fuzz/corpus/model/qwen3-q4m", TLR_FAMILY_QWEN3, TLR_Q4M, 32},
         {"tests/fuzz/corpus/model/llama-q4", TLR_FAMILY_LLAMA, TLR_Q4, 32},
+        {"tests/fuzz/corpus/model/qwen3-q4n", TLR_FAMILY_QWEN3, TLR_Q4N, 32},
     };
     struct tiny t = tiny_model(seeds[_i].family, seeds[_i].type);
     t.config.dim = t.config.ffn_dim = seeds[_i].dim;
@@ -169,7 +170,7 @@ Suite *suite_roundtrip(void)
     TCase *tc = tcase_create("model_file");
     tcase_add_loop_test(tc, every_family_and_type, 0, 3 * TLR_N_TYPES);
     tcase_add_test(tc, plan_of_each_family);
-    tcase_add_loop_test(tc, fuzz_seeds_are_current, 0, 5);
+    tcase_add_loop_test(tc, fuzz_seeds_are_current, 0, 6);
     suite_add_tcase(s, tc);
     return s;
 }

@@ -56,9 +56,10 @@ uint8_t *tiny_tensor(const struct tiny *t, uint32_t i, size_t *len)
     for (size_t at = 0; at < *len; at++) {
         p[at] = (uint8_t)tlr_rng_u64(&rng);
     }
-    size_t tile = tlr_tile_bytes(type);
+    size_t tile = type == TLR_Q8P ? TLR_HIGH_BYTES : tlr_tile_bytes(type);
+    size_t end = type == TLR_Q8P ? 64 * tile * (want.n_cols / 32) : *len;
     size_t scales = type == TLR_Q4M ? 32 : 16;
-    for (size_t at = 0; at < *len; at += tile) {
+    for (size_t at = 0; at < end; at += tile) {
         for (size_t s = 0; s < scales; s++) {
             uint16_t h = tlr_f32_to_f16(0.01f * tlr_rng_normal(&rng));
             memcpy(p + at + 2 * s, &h, 2);

@@ -22,7 +22,7 @@ HERE = pathlib.Path(__file__).parent
 FOLDERS = HERE.parent / "hf_folders"
 
 # Byte offsets of the f16 fields of a block, which random bytes may not fill.
-SCALES = {T.Q8_0: [0], T.Q4_0: [0], T.Q4_1: [0, 2], T.Q5_0: [0],
+SCALES = {T.Q8_0: [0], T.Q4_0: [0], T.Q4_1: [0, 2], T.IQ4_NL: [0], T.Q5_0: [0],
           T.Q5_1: [0, 2], T.Q4_K: [0, 2], T.Q5_K: [0, 2], T.Q6_K: [208],
           T.F16: [0]}
 
@@ -43,7 +43,7 @@ def make_blocks():
     rng = np.random.default_rng(5)
     with open(HERE / "blocks.bin", "wb") as f:
         for t in (T.F32, T.F16, T.BF16, T.Q8_0, T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1,
-                  T.Q4_K, T.Q5_K, T.Q6_K):
+                  T.Q4_K, T.Q5_K, T.Q6_K, T.IQ4_NL):
             raw = blocks_of(t, rng)
             flat = raw.reshape(1, -1)
             if t == T.F32:
