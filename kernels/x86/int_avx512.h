@@ -125,6 +125,31 @@ TLR_INLINE vi vi_dot(const vi w[8], const uint8_t *x, vi init,
         init = _mm512_dpbusd_epi32(init, w[g], vi_load_dword(x + 4 * g));
     return init;
 }
+#else
+enum { BYTE_BIAS = 0 };
+
+/* As in int_avx2.h; there is no vpsignb in 512 bits. */
+TLR_INLINE vi vi_dot(const vi w[8], const uint8_t *x, vi init,
+                     const bool is_nibbles)
+{
+    const vi ones = _mm512_set1_epi16(1), zero = _mm512_setzero_si512();
+    if (is_nibbles) {
+        vi sum = _mm512_maddubs_epi16(w[0], vi_load_dword(x));
+        TLR_UNROLL
+        for (int g = 1; g < 8; g++)
+            sum = _mm512_add_epi16(
+                sum, _mm512_maddubs_epi16(w[g], vi_load_dword(x + 4 * g)));
+        return vi_add(init, _mm512_madd_epi16(sum, ones));
+    }
+    TLR_UNROLL
+    for (int g = 0; g < 8; g++) {
+        vi xg = vi_load_dword(x + 4 * g);
+        xg = _mm512_mask_sub_epi8(xg, _mm512_movepi8_mask(w[g]), zero, xg);
+        vi pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(w[g]), xg);
+        init = vi_add(init, _mm512_madd_epi16(pairs, ones));
+    }
+    return init;
+}
 #endif
 
 #endif

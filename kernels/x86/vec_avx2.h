@@ -7,7 +7,9 @@
 #include <stdint.h>
 #include <string.h>
 
+#ifndef TLR_FN
 #define TLR_FN(name) tlr_##name##_avx2
+#endif
 #define TLR_INLINE static inline __attribute__((always_inline))
 
 enum { LANES = 8, ROWS_AT_ONCE = 2 };
@@ -131,6 +133,16 @@ TLR_INLINE vf vf_fnma(vf a, vf b, vf c)
     return _mm256_fnmadd_ps(a, b, c);
 }
 
+TLR_INLINE vf vf_min(vf a, vf b)
+{
+    return _mm256_min_ps(a, b);
+}
+
+TLR_INLINE vf vf_abs(vf a)
+{
+    return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a);
+}
+
 TLR_INLINE vf vf_negabs(vf a)
 {
     return _mm256_or_ps(a, _mm256_set1_ps(-0.0f));
@@ -158,6 +170,14 @@ TLR_INLINE float vf_sum(vf v)
         _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     b = _mm_add_ps(b, _mm_movehl_ps(b, b));
     return _mm_cvtss_f32(_mm_add_ss(b, _mm_movehdup_ps(b)));
+}
+
+TLR_INLINE float vf_largest(vf v)
+{
+    __m128 b =
+        _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    b = _mm_max_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_max_ss(b, _mm_movehdup_ps(b)));
 }
 
 TLR_INLINE vf vf_i8(__m128i q)
