@@ -1,6 +1,7 @@
 /* test_sabotage.c - the prover proven: kernels broken on purpose, each of which
  * must be caught.  A broken kernel calls ref and then spoils what it wrote, or
- * is given spoiled inputs; the honest wrapper must pass. */
+ * is given spoiled inputs; the honest wrapper must pass.  Crimes that only an
+ * integer product can commit are in test_sabotage_int.c. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,7 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "tests/kernels/prover.h"
+#include "tests/kernels/sabotage.h"
 
 enum crime {
     HONEST,
@@ -199,10 +200,8 @@ static bool applies(const struct tlr_variant *row, enum crime what)
     return what <= BEFORE_THE_START || row->op == TLR_OP_MATVEC;
 }
 
-enum verdict { PASSED = 0, CAUGHT = 40, FAULTED = 41, BROKEN = 42 };
-
-/* In a child, because a crime may fault; a sanitizer exits with 1 then. */
-static enum verdict judge(const struct tlr_variant *ref, enum crime what)
+/* A sanitizer exits with 1 where the kernel faults. */
+enum verdict judge(const struct tlr_variant *ref, tlr_any_fn *bad)
 {
     fflush(NULL);
     pid_t pid = fork();
@@ -210,11 +209,9 @@ static enum verdict judge(const struct tlr_variant *ref, enum crime what)
     if (pid == 0) {
         if (freopen("/dev/null", "w", stderr) == NULL)
             _exit(BROKEN);
-        crime = what;
-        honest_fn = ref->fn;
         struct proof proof = {.op = ref->op,
                               .type = ref->type,
-                              .fn = bad_fns[ref->op],
+                              .fn = bad,
                               .ref = ref->fn,
                               .rng = {tlr_test_seed(), 0}};
         bool passed = prove(&proof);
@@ -234,7 +231,9 @@ START_TEST(every_crime_is_caught)
     for (size_t i = 0; i < n; i++) {
         if (rows[i].level != TLR_CPU_REF || !applies(rows + i, (enum crime)_i))
             continue;
-        enum verdict got = judge(rows + i, (enum crime)_i);
+        crime = (enum crime)_i;
+        honest_fn = rows[i].fn;
+        enum verdict got = judge(rows + i, bad_fns[rows[i].op]);
         enum verdict want = _i == HONEST         ? PASSED
                             : _i == READS_PAST_X ? FAULTED
                                                  : CAUGHT;
