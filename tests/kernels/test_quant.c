@@ -35,6 +35,8 @@ static float drawn_value(enum tlr_type type, const uint8_t *tile, unsigned r,
     unsigned n = c % 8 < 4 ? byte % 16 : byte / 16;
     if (type == TLR_Q4)
         return d * ((float)n - 8);
+    if (type == TLR_Q4N)
+        return d * (float)tlr_q4n_levels[n];
     float m = tlr_f16_to_f32(u16_at(tile + 32 + 2 * r));
     return d * (float)n + m;
 }
@@ -44,7 +46,10 @@ static const struct {
     const char *name;
     unsigned tile_bytes;
 } tiled[] = {
-    {TLR_Q8, "q8", 544}, {TLR_Q4, "q4", 288}, {TLR_Q4M, "q4m", 320}};
+    {TLR_Q8, "q8", 544},
+    {TLR_Q4, "q4", 288},
+    {TLR_Q4M, "q4m", 320},
+    {TLR_Q4N, "q4n", 288}};
 
 /* Random bytes in 3 x 2 tiles, 41 rows x 64 columns. */
 START_TEST(decode_follows_the_drawing)
@@ -112,7 +117,7 @@ START_TEST(put_follows_the_drawing)
                 want[nibble_at(r, c, size - 256)] = c % 8 < 4 ? 11 : 11 * 16;
             if (type == TLR_Q8)
                 tlr_tile_put_q8(got, (int)r, 0x1234, q);
-            else if (type == TLR_Q4)
+            else if (type != TLR_Q4M)
                 tlr_tile_put_q4(got, (int)r, 0x1234, n);
             else
                 tlr_tile_put_q4m(got, (int)r, 0x1234, 0x5678, n);
@@ -157,6 +162,8 @@ START_TEST(sizes_refuse_nonsense)
     ck_assert_uint_eq(tlr_matrix_bytes(TLR_Q4, 17, 64), 4 * 288);
     ck_assert_ptr_null(tlr_type_name(TLR_N_TYPES));
     enum tlr_type type;
+    for (unsigned i = 0; i < TLR_N_TYPES; i++)
+        ck_assert(tlr_type_parse(tlr_type_name(i), &type) && type == i);
     ck_assert(tlr_type_parse("q4m", &type) && type == TLR_Q4M);
     ck_assert(!tlr_type_parse("q4x", &type) && !tlr_type_parse("", &type));
 }
@@ -226,6 +233,10 @@ START_TEST(rounding_stays_near)
         double step = type == TLR_Q8 ? 2 / 254.0 : 2 / 15.0;
         if (type == TLR_Q4)
             step = 2 / 8.0;
+        /* q4n: the end beyond the last level, 113, where the other extreme is
+         * at most at 140 (quant.c) */
+        if (type == TLR_Q4N)
+            step = 2 * 27 / 140.0;
         double tolerance = (step / 2 + 0x1p-10) * (double)sizes[s] + 0x1p-20;
         for (unsigned r = 0; r < 16; r++) {
             tlr_row_decode(type, back, tile, r, 32);
@@ -242,19 +253,82 @@ START_TEST(rounding_stays_near)
 }
 END_TEST
 
+/* What gguf reads from blocks of IQ4_NL is what q4n means by them. */
+START_TEST(q4n_is_iq4_nl)
+{
+    for (unsigned k = 0; k < sizeof golden_iq4_nl_values / 4 / 32; k++) {
+        uint8_t tile[288] = {0}, n[32];
+        float back[32];
+        const unsigned char *block = golden_iq4_nl + 18 * k;
+        for (int c = 0; c < 32; c++)
+            n[c] = c < 16 ? block[2 + c] % 16 : block[2 + c - 16] / 16;
+        tlr_tile_put_q4(tile, (int)(k % 16), u16_at(block), n);
+        tlr_row_decode(TLR_Q4N, back, tile, k % 16, 32);
+        ck_assert_mem_eq(back, golden_iq4_nl_values + 32 * k, sizeof back);
+    }
+}
+END_TEST
+
+static double squared_error(const float *x, const float *y)
+{
+    double sum = 0;
+    for (int c = 0; c < 32; c++)
+        sum += ((double)x[c] - (double)y[c]) * ((double)x[c] - (double)y[c]);
+    return sum;
+}
+
+/* Every number is the nearest one for its scale, and over blocks of one size
+ * the rounding is no worse than GGML's own. */
+START_TEST(q4n_rounds_well)
+{
+    double ours = 0, theirs = 0;
+    ck_assert_uint_eq(sizeof golden_iq4_nl, 40 * 18);
+    for (unsigned k = 0; k < 40; k++) {
+        float x[32], back[32];
+        uint8_t tile[288], n[32];
+        for (unsigned c = 0; c < 32; c++)
+            x[c] = golden_input(k * 32 + c);
+        tlr_band_encode(TLR_Q4N, tile, x, 1, 32);
+        tlr_row_decode(TLR_Q4N, back, tile, 0, 32);
+        double size = ldexp(1, 2 * ((int)(k % 12) - 8));
+        ours += squared_error(x, back) / size;
+        double d = (double)tlr_f16_to_f32(u16_at(tile));
+        for (int c = 0; c < 32; c++) {
+            double error = fabs((double)x[c] - (double)back[c]);
+            for (int level = 0; level < 16; level++) {
+                double other =
+                    fabs((double)x[c] - d * tlr_q4n_levels[level]);
+                ck_assert_double_le(error, other + 1e-6 * fabs(d));
+            }
+        }
+        const unsigned char *block = golden_iq4_nl + 18 * k;
+        for (int c = 0; c < 32; c++)
+            n[c] = c < 16 ? block[2 + c] % 16 : block[2 + c - 16] / 16;
+        tlr_tile_put_q4(tile, 0, u16_at(block), n);
+        tlr_row_decode(TLR_Q4N, back, tile, 0, 32);
+        theirs += squared_error(x, back) / size;
+    }
+    ck_assert_double_gt(theirs, 0);
+    ck_assert_msg(ours <= 1.01 * theirs, "squared error %g, GGML's %g", ours,
+                  theirs);
+}
+END_TEST
+
 Suite *suite_quant(void);
 Suite *suite_quant(void)
 {
     Suite *suite = suite_create("quant");
     TCase *tc = tcase_create("layout");
-    tcase_add_loop_test(tc, decode_follows_the_drawing, 0, 3);
-    tcase_add_loop_test(tc, put_follows_the_drawing, 0, 3);
+    tcase_add_loop_test(tc, decode_follows_the_drawing, 0, 4);
+    tcase_add_loop_test(tc, put_follows_the_drawing, 0, 4);
     tcase_add_test(tc, row_major_types);
     tcase_add_test(tc, sizes_refuse_nonsense);
     suite_add_tcase(suite, tc);
     tc = tcase_create("rounding");
     tcase_add_loop_test(tc, rounding_is_that_of_gguf, 0, 3);
-    tcase_add_loop_test(tc, rounding_stays_near, 0, 3);
+    tcase_add_loop_test(tc, rounding_stays_near, 0, 4);
+    tcase_add_test(tc, q4n_is_iq4_nl);
+    tcase_add_test(tc, q4n_rounds_well);
     suite_add_tcase(suite, tc);
     return suite;
 }
