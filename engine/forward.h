@@ -9,20 +9,25 @@
 struct tlr_batch {
     const int32_t *ids; /* [n] */
     int n;
+    int first_wanted; /* rows before it are here for their keys and values */
     bool branches;
 };
 
 /* Runs all blocks for the rows behind the session's timeline and leaves the
- * residual stream in s->w.x; keys and values are stored, s->pos and the branch
- * length are the caller's to move. */
+ * residual stream of the wanted ones in s->w.x; keys and values are stored,
+ * s->pos and the branch length are the caller's to move. */
 void tlr_forward(struct tlr_session *s, const struct tlr_batch *b);
 
 /* hidden f32 [n, dim] = final norm of rows [row, row + n) of s->w.x. */
 void tlr_forward_hidden(struct tlr_session *s, int row, int n, float *hidden);
 
-/* logits f32 [n, n_vocab] = LM head of hidden f32 [n, dim];
- * n <= TLR_MAX_BRANCHES. */
-void tlr_forward_head(struct tlr_session *s, const float *hidden, int n,
+/* logits f32 [n, n_vocab] = LM head of hidden f32 [n, dim]; n at most the rows
+ * of a step. */
+void tlr_forward_head(struct tlr_session *s, float *hidden, int n,
                       float *logits);
+
+/* n rows at x as the input of a region, to be rounded into s->w.acts. */
+struct tlr_rows tlr_forward_rows(const struct tlr_session *s, float *x,
+                                   uint32_t n_cols, int n);
 
 #endif

@@ -47,6 +47,26 @@ static void resolve_layer(struct tlr_layer *l, const struct tlr_file *f,
     l->k_norm = block_vector(f, i, "k_norm");
 }
 
+/* What kinds of matrices a step multiplies. */
+static void note_matrix(struct tlr_model *m, const struct tlr_tensor *t)
+{
+    bool is_tiled = tlr_type_is_tiled(t->type);
+    m->has_tiled = m->has_tiled || is_tiled;
+    m->has_plain = m->has_plain || !is_tiled;
+    if (t->type == TLR_BF16 && t->n_cols > m->widest_bf16) {
+        m->widest_bf16 = t->n_cols;
+    }
+}
+
+static void note_layer(struct tlr_model *m, const struct tlr_layer *l)
+{
+    const struct tlr_tensor *const all[] = {l->q,    l->k,  l->v,   l->o,
+                                            l->gate, l->up, l->down};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        note_matrix(m, all[i]);
+    }
+}
+
 /* Configuration and tensor checksums in one number: tells a snapshot of this
  * model from one of another. */
 static uint64_t fingerprint(const struct tlr_file *f)
@@ -77,10 +97,12 @@ static int resolve(struct tlr_model *m, struct tlr_err *err)
     }
     for (uint32_t i = 0; i < c->n_layers; i++) {
         resolve_layer(&m->layers[i], f, i);
+        note_layer(m, &m->layers[i]);
     }
     m->embed = tlr_file_tensor(f, "embed");
     bool tied = c->flags & TLR_CONFIG_TIED_HEAD;
     m->head = tied ? m->embed : tlr_file_tensor(f, "head");
+    note_matrix(m, m->head);
     m->final_norm = tlr_file_tensor(f, "final_norm")->data;
     if (c->flags & TLR_CONFIG_ROPE_FACTORS) {
         m->rope_factors = tlr_file_tensor(f, "rope_factors")->data;

@@ -26,7 +26,10 @@ struct tlr_model {
     uint32_t n_ids;
     uint64_t bytes_per_token;
     uint64_t fingerprint; /* of configuration and tensor checksums */
-    bool is_f32;          /* every matrix is f32 */
+    bool is_f32;          /* every tensor is f32 */
+    /* Of the matrices that are multiplied: */
+    bool has_tiled, has_plain; /* plain: f32 or bf16 */
+    uint32_t widest_bf16;      /* n_cols; 0: none */
 };
 
 #endif

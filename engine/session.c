@@ -3,8 +3,9 @@
  * All memory is one arena whose layout is computed by one function, run once to
  * count (tlr_session_estimate) and once to place, so the estimate cannot drift
  * from the truth and a step allocates nothing.  Prefill takes chunks of
- * n_batch; a chunk of at most TLR_MAX_BRANCHES tokens runs the decode kernels
- * (same bits as decoding), a longer one SGEMM (equal up to f32 rounding).
+ * n_batch.  With tiled weights a token's linear parts are the same bits in any
+ * chunk; f32 and bf16 weights use SGEMM for more than TLR_MAX_BRANCHES tokens
+ * (equal up to f32 rounding).
  */
 #include "engine/session.h"
 
@@ -18,6 +19,7 @@ enum {
     DEFAULT_CTX = 4096,
     DEFAULT_BATCH = 256,
     DEFAULT_BRANCH_TOK = 32,
+    HEAD_BYTES = 16 << 20,
     MAX_BATCH = 4096,
     MAX_THREADS = 1024
 };
@@ -76,6 +78,14 @@ static int resolve_options(struct tlr_session_options *o,
     }
     if (o->kv == TLR_KV_AUTO) {
         o->kv = m->is_f32 ? TLR_KV_F32 : TLR_KV_F16;
+    }
+    if ((unsigned)o->act > TLR_ACT_INT16) {
+        return tlr_err_set(err, TLR_EUSAGE,
+                           "session: activations: expected auto, int8 or int16, "
+                           "found number %u", (unsigned)o->act);
+    }
+    if (o->act == TLR_ACT_AUTO) {
+        o->act = TLR_ACT_INT8;
     }
     o->n_batch = o->n_batch ? o->n_batch : DEFAULT_BATCH;
     if (o->n_batch > MAX_BATCH) {
@@ -140,12 +150,28 @@ static void place_kv(struct carve *c, struct tlr_session *s)
     kv->branch_v = take(c, branches, 1);
 }
 
-static void place_scratch(struct carve *c, struct tlr_session *s)
+size_t tlr_session_rows(const struct tlr_session *s)
 {
-    const struct tlr_config *cfg = s->model->config;
-    const struct tlr_session_options *o = &s->opt;
-    uint64_t rows =
-        o->n_batch < TLR_MAX_BRANCHES ? TLR_MAX_BRANCHES : o->n_batch;
+    uint32_t n = s->opt.n_batch;
+    return n < TLR_MAX_BRANCHES ? TLR_MAX_BRANCHES : n;
+}
+
+static struct tlr_acts take_acts(struct carve *c, const struct tlr_session *s,
+                                 uint64_t n_cols)
+{
+    uint64_t n_bytes = tlr_act_bytes(tlr_session_rows(s), n_cols);
+    struct tlr_acts acts = {take(c, n_bytes, 1), NULL};
+    if (s->opt.act == TLR_ACT_INT16) {
+        acts.second = take(c, n_bytes, 1);
+    }
+    return acts;
+}
+
+static void place_work(struct carve *c, struct tlr_session *s)
+{
+    const struct tlr_model *m = s->model;
+    const struct tlr_config *cfg = m->config;
+    uint64_t rows = tlr_session_rows(s);
     uint64_t q_dim = (uint64_t)cfg->n_heads * cfg->head_dim;
     uint64_t kv_dim = (uint64_t)cfg->n_kv_heads * cfg->head_dim;
     struct tlr_work *w = &s->w;
@@ -155,26 +181,42 @@ static void place_scratch(struct carve *c, struct tlr_session *s)
     w->k = take_f32(c, rows, kv_dim);
     w->v = take_f32(c, rows, kv_dim);
     w->att = take_f32(c, rows, q_dim);
-    w->gate = take_f32(c, rows, cfg->ffn_dim);
-    w->up = take_f32(c, rows, cfg->ffn_dim);
-    w->scores_stride = ((size_t)o->n_ctx + 15) & ~(size_t)15;
-    w->scores = take_f32(c, (uint64_t)o->n_threads, w->scores_stride);
-    size_t panel = tlr_linear_panel_floats(cfg->dim);
-    uint32_t widths[2] = {cfg->ffn_dim, (uint32_t)q_dim};
-    for (int i = 0; i < 2; i++) {
-        size_t p = tlr_linear_panel_floats(widths[i]);
-        panel = p > panel ? p : panel;
+    if (m->has_plain) {
+        w->glu = take_f32(c, rows, cfg->ffn_dim);
     }
-    s->linear.panel_floats = (panel + 15) & ~(size_t)15;
-    s->linear.panels =
-        take_f32(c, (uint64_t)o->n_threads, s->linear.panel_floats);
+    if (m->has_tiled) {
+        w->acts = take_acts(c, s, cfg->dim > q_dim ? cfg->dim : q_dim);
+        w->glu_acts = take_acts(c, s, cfg->ffn_dim);
+    }
+    w->scores_stride = ((size_t)s->opt.n_ctx + 15) & ~(size_t)15;
+    w->scores = take_f32(c, (uint64_t)s->opt.n_threads, w->scores_stride);
+    tlr_linear_size(&s->linear, (uint32_t)rows, m->widest_bf16);
+    s->linear.scratch = take_f32(c, (uint64_t)s->opt.n_threads,
+                                 s->linear.scratch_floats);
+}
+
+/* Rows that the head makes at once for prefill_each: the more, the fewer times
+ * its weights are read, within what their logits may take. */
+static int head_rows(const struct tlr_session *s)
+{
+    uint64_t most = HEAD_BYTES / 4 / s->model->config->n_vocab;
+    uint64_t rows = tlr_session_rows(s);
+    most = most < rows ? most : rows;
+    return most < TLR_MAX_BRANCHES ? TLR_MAX_BRANCHES : (int)most;
+}
+
+static void place_results(struct carve *c, struct tlr_session *s)
+{
+    const struct tlr_config *cfg = s->model->config;
+    const struct tlr_session_options *o = &s->opt;
     s->rope_cos = take_f32(c, o->n_ctx, cfg->head_dim / 2);
     s->rope_sin = take_f32(c, o->n_ctx, cfg->head_dim / 2);
     s->ids = take(c, o->n_ctx, sizeof *s->ids);
     s->hidden = take_f32(c, 1, cfg->dim);
     s->logits = take_f32(c, 1, cfg->n_vocab);
-    s->row_hidden = take_f32(c, TLR_MAX_BRANCHES, cfg->dim);
-    s->row_logits = take_f32(c, TLR_MAX_BRANCHES, cfg->n_vocab);
+    s->n_head_rows = head_rows(s);
+    s->row_hidden = take_f32(c, (uint64_t)s->n_head_rows, cfg->dim);
+    s->row_logits = take_f32(c, (uint64_t)s->n_head_rows, cfg->n_vocab);
     s->branch_ids = take(c, (uint64_t)o->n_branches * o->branch_tok,
                          sizeof *s->branch_ids);
 }
@@ -186,7 +228,8 @@ static int place(struct tlr_session *s, uint8_t *base, struct tlr_memory *out,
     struct carve c = {.base = base};
     place_kv(&c, s);
     out->kv_bytes = c.used;
-    place_scratch(&c, s);
+    place_work(&c, s);
+    place_results(&c, s);
     out->scratch_bytes = c.used - out->kv_bytes;
     out->weights_bytes = tlr_file_bytes(s->model->file);
     if (c.overflow || c.used > SIZE_MAX ||
@@ -234,7 +277,7 @@ static int session_init(struct tlr_session *s, struct tlr_err *err)
         return tlr_err_nomem(err, "session", n_bytes);
     }
     rc = place(s, s->arena, &need, err);
-    if (!rc) {
+    if (!rc && s->model->has_plain) {
         rc = tlr_linear_setup(s->opt.n_threads, err);
     }
     if (!rc) {
@@ -278,6 +321,8 @@ void tlr_session_free(struct tlr_session *s)
     }
     tlr_pool_free(s->pool);
     tlr_free(s->arena);
+    tlr_free(s->profile.ns);
+    tlr_free(s->observer.down);
     tlr_free(s);
 }
 
@@ -354,9 +399,11 @@ static int chunk_tok(const struct tlr_session *s, size_t n_left)
     return (int)(n_left < s->opt.n_batch ? n_left : s->opt.n_batch);
 }
 
-static void run_chunk(struct tlr_session *s, const int32_t *ids, int n)
+/* Rows before first_wanted leave their keys and values only. */
+static void run_chunk(struct tlr_session *s, const int32_t *ids, int n,
+                      int first_wanted)
 {
-    struct tlr_batch b = {.ids = ids, .n = n};
+    struct tlr_batch b = {.ids = ids, .n = n, .first_wanted = first_wanted};
     tlr_forward(s, &b);
     memcpy(s->ids + s->pos, ids, (size_t)n * sizeof *ids);
     s->pos += (uint32_t)n;
@@ -373,7 +420,8 @@ int tlr_prefill(struct tlr_session *s, const int32_t *ids, size_t n,
     int chunk = 0;
     for (size_t done = 0; done < n; done += (size_t)chunk) {
         chunk = chunk_tok(s, n - done);
-        run_chunk(s, ids + done, chunk);
+        bool is_last = done + (size_t)chunk == n;
+        run_chunk(s, ids + done, chunk, is_last ? chunk - 1 : chunk);
     }
     finish_step(s, chunk - 1, flags);
     return 0;
@@ -387,7 +435,7 @@ static int visit_chunk(struct tlr_session *s, size_t first, int n,
     const struct tlr_config *c = s->model->config;
     int group = 0;
     for (int row = 0; row < n; row += group) {
-        group = n - row < TLR_MAX_BRANCHES ? n - row : TLR_MAX_BRANCHES;
+        group = n - row < s->n_head_rows ? n - row : s->n_head_rows;
         tlr_forward_hidden(s, row, group, s->row_hidden);
         tlr_forward_head(s, s->row_hidden, group, s->row_logits);
         for (int i = 0; i < group; i++) {
@@ -414,7 +462,7 @@ int tlr_prefill_each(struct tlr_session *s, const int32_t *ids, size_t n,
     int last = 0, chunk = 0;
     for (size_t done = 0; done < n; done += (size_t)chunk) {
         chunk = chunk_tok(s, n - done);
-        run_chunk(s, ids + done, chunk);
+        run_chunk(s, ids + done, chunk, 0);
         last = visit_chunk(s, done, chunk, each, ctx);
         if (last < 0) {
             s->pos = before; /* its hidden and logits were not touched */

@@ -6,18 +6,19 @@
 #include "engine/kvcache.h"
 #include "engine/linear.h"
 #include "engine/model.h"
+#include "engine/profile.h"
 #include "kernels/kernels.h"
 
-/* Activations of one step, f32, one row per token ([n_batch] rows, at least
- * TLR_MAX_BRANCHES). */
+/* Activations of one step, f32, one row per token (tlr_session_rows of them). */
 struct tlr_work {
     float *x;      /* [dim] residual stream */
     float *xn;     /* [dim] normalised x, then what a sub-block adds to x */
     float *q;      /* [n_heads*head_dim] */
     float *k, *v;  /* [n_kv_heads*head_dim] */
     float *att;    /* [n_heads*head_dim] */
-    float *gate;   /* [ffn_dim] */
-    float *up;     /* [ffn_dim] */
+    float *glu;    /* [ffn_dim] input of down; NULL when every down is tiled */
+    struct tlr_acts acts;     /* rounded rows of dim or n_heads*head_dim */
+    struct tlr_acts glu_acts; /* rounded rows of ffn_dim */
     float *scores; /* [threads][scores_stride] scratch of attend */
     size_t scores_stride;
 };
@@ -31,6 +32,8 @@ struct tlr_session {
     struct tlr_kv kv;
     struct tlr_work w;
     struct tlr_linear_env linear;
+    struct tlr_profiler profile;
+    struct tlr_observer observer;
     float *rope_cos, *rope_sin; /* [n_ctx][head_dim/2] */
 
     int32_t *ids; /* [n_ctx] the timeline */
@@ -39,13 +42,17 @@ struct tlr_session {
     bool has_hidden, has_logits;
 
     /* Rows of branches, and of prefill_each while it runs. */
-    float *row_hidden; /* [TLR_MAX_BRANCHES][dim] */
-    float *row_logits; /* [TLR_MAX_BRANCHES][n_vocab] */
+    int n_head_rows;   /* at least TLR_MAX_BRANCHES */
+    float *row_hidden; /* [n_head_rows][dim] */
+    float *row_logits; /* [n_head_rows][n_vocab] */
     int32_t *branch_ids; /* [n_branches][branch_tok] */
     int n_live;          /* branches in use; 0: none */
     uint32_t branch_len;
     bool branch_has_logits;
 };
+
+/* Most rows of one step: n_batch, at least TLR_MAX_BRANCHES. */
+size_t tlr_session_rows(const struct tlr_session *s);
 
 /* Refusals of a step, before anything changes: ids that do not exist, more
  * positions than there are. */

@@ -196,7 +196,8 @@ int tlr_profile_start(struct tlr_session *s, struct tlr_err *err);
 struct tlr_profile tlr_profile_read(const struct tlr_session *s);
 
 /* The input of every matrix, as the step computes it: x f32 [n_tok, x_stride],
- * n_cols wide, before any rounding.  For calibration; fn NULL ends it. */
+ * n_cols wide, before any rounding; TLR_INPUT_HEAD (layer n_layers) for every
+ * token.  For calibration, slower; fn NULL ends it. */
 enum tlr_input {
     TLR_INPUT_QKV,
     TLR_INPUT_O,
@@ -208,7 +209,8 @@ enum tlr_input {
 typedef void (*tlr_observe_fn)(void *ctx, uint32_t layer, enum tlr_input input,
                                const float *x, size_t x_stride, int n_tok,
                                uint32_t n_cols);
-void tlr_session_observe(struct tlr_session *s, tlr_observe_fn fn, void *ctx);
+int tlr_session_observe(struct tlr_session *s, tlr_observe_fn fn, void *ctx,
+                        struct tlr_err *err);
 
 /* ---- snapshot: a timeline as bytes (ids and KV), for the same model ---- */
 
