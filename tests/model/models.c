@@ -14,6 +14,30 @@ void must(int rc, const struct tlr_err *err)
     ck_assert_msg(rc == 0, "%s: %s", tlr_err_name(rc), err->text);
 }
 
+/* q8p: a group of rows at a time, from the numbers of q8. */
+static void write_planes(struct tlr_writer *w, struct tlr_source *src,
+                         uint32_t i, const struct tlr_tensor_want *t,
+                         float *rows, uint8_t *band)
+{
+    struct tlr_err err = TLR_ERR_INIT;
+    size_t n_bytes =
+        (size_t)tlr_matrix_bytes(TLR_Q8P, TLR_PLANES_ROWS, t->n_cols);
+    for (uint32_t first = 0; first < t->n_rows; first += TLR_PLANES_ROWS) {
+        uint8_t *group = tlr_calloc(1, n_bytes);
+        ck_assert(group != NULL);
+        for (uint32_t r = 0; r < TLR_PLANES_ROWS && first + r < t->n_rows;
+             r += TLR_TILE_ROWS) {
+            uint32_t n = t->n_rows - first - r;
+            n = n < TLR_TILE_ROWS ? n : TLR_TILE_ROWS;
+            must(src->ops->read_rows(src, i, first + r, n, rows, &err), &err);
+            tlr_band_encode(TLR_Q8, band, rows, (int)n, (int)t->n_cols);
+            tlr_planes_put_band(group, (int)r, band, (int)n, (int)t->n_cols);
+        }
+        must(tlr_writer_data(w, group, n_bytes, &err), &err);
+        tlr_free(group);
+    }
+}
+
 static void write_tensor(struct tlr_writer *w, struct tlr_source *src,
                          uint32_t i, enum tlr_type type, float *rows,
                          uint8_t *band)
@@ -21,6 +45,10 @@ static void write_tensor(struct tlr_writer *w, struct tlr_source *src,
     struct tlr_err err = TLR_ERR_INIT;
     struct tlr_tensor_want t;
     tlr_config_tensor(&src->config, i, &t);
+    if (type == TLR_Q8P) {
+        write_planes(w, src, i, &t, rows, band);
+        return;
+    }
     for (uint32_t row = 0; row < t.n_rows; row += TLR_TILE_ROWS) {
         uint32_t n = t.n_rows - row;
         n = n < TLR_TILE_ROWS ? n : TLR_TILE_ROWS;
