@@ -1,10 +1,11 @@
 /* pool.c - a fixed team of threads that runs one parallel region at a time.
  *
- * One atomic number, `unclaimed`, is both the bell and the hand-out: the caller
- * sets it to the number of items, a thread takes an item by lowering it with
- * compare-and-swap.  A claim pins the region: fn, ctx and n_items are read only
- * between a claim and the report of it, and the caller changes them only when
- * all claims are reported.  So a thread that wakes late does no harm, and the
+ * Each thread owns a contiguous part of the items and takes them from its
+ * front, so that it streams through memory; one that is done takes from the
+ * backs of the others' parts.  A part is one atomic number, lowered by
+ * compare-and-swap.  A claim pins the region: fn and ctx are read only between
+ * a claim and the report of it, and the caller changes them only when all
+ * claims are reported.  So a thread that wakes late does no harm, and the
  * caller never waits for a thread that has taken nothing.
  */
 #include "base/pool.h"
@@ -36,18 +37,23 @@ struct worker {
     int index; /* 1 .. n_threads - 1; the caller is 0 */
 };
 
+/* Items [first, end) that nobody has claimed: end in the upper half. */
+struct part {
+    _Alignas(LINE_BYTES) _Atomic uint64_t range;
+};
+
 struct tlr_pool {
     /* Read by all, written between regions. */
     tlr_pool_fn fn;
     void *ctx;
-    int n_items;
     int n_threads;
     int n_started;    /* workers that exist */
     uint64_t spin_ns; /* 0 when threads outnumber processors */
     struct worker *workers;
+    struct part *parts; /* [n_threads] */
 
-    /* Each on a line of its own: threads hammer the first. */
-    _Alignas(LINE_BYTES) atomic_int unclaimed;
+    /* Each on a line of its own: threads look at the first all the time. */
+    _Alignas(LINE_BYTES) atomic_int bell; /* regions begun, wraps */
     _Alignas(LINE_BYTES) atomic_int unfinished;
     _Alignas(LINE_BYTES) atomic_int n_asleep; /* workers in or before wait */
     atomic_int caller_asleep;
@@ -65,16 +71,16 @@ static void relax(void)
 #endif
 }
 
-/* Waits a bounded time until *value is zero (or, with want_zero false, is not);
- * true when it is. */
+/* Waits a bounded time until *value is (or, with equal false, is not) what it
+ * is compared with; true when so. */
 static bool spin_until(const struct tlr_pool *pool, const atomic_int *value,
-                       bool want_zero)
+                       int with, bool equal)
 {
     uint64_t start = pool->spin_ns ? tlr_now_ns() : 0;
     do {
         for (int i = 0; i < PAUSES_PER_LOOK; i++) {
             int now = atomic_load_explicit(value, memory_order_acquire);
-            if ((now == 0) == want_zero) {
+            if ((now == with) == equal) {
                 return true;
             }
             relax();
@@ -82,7 +88,7 @@ static bool spin_until(const struct tlr_pool *pool, const atomic_int *value,
     } while (pool->spin_ns && tlr_now_ns() - start < pool->spin_ns);
     for (int i = 0; i < YIELDS; i++) {
         int now = atomic_load_explicit(value, memory_order_acquire);
-        if ((now == 0) == want_zero) {
+        if ((now == with) == equal) {
             return true;
         }
         sched_yield();
@@ -90,20 +96,39 @@ static bool spin_until(const struct tlr_pool *pool, const atomic_int *value,
     return false;
 }
 
+static uint64_t range_of(uint32_t first, uint32_t end)
+{
+    return (uint64_t)end << 32 | first;
+}
+
+/* Takes an item from the front (the owner) or the back of a part; -1: empty. */
+static int claim(struct part *part, bool front)
+{
+    uint64_t range = atomic_load_explicit(&part->range, memory_order_relaxed);
+    for (;;) {
+        uint32_t first = (uint32_t)range, end = (uint32_t)(range >> 32);
+        if (first >= end) {
+            return -1;
+        }
+        uint64_t less =
+            front ? range_of(first + 1, end) : range_of(first, end - 1);
+        if (atomic_compare_exchange_weak_explicit(&part->range, &range, less,
+                                                  memory_order_acquire,
+                                                  memory_order_relaxed)) {
+            return (int)(front ? first : end - 1);
+        }
+    }
+}
+
 /* Runs items until none is left to claim; their number. */
 static int run_items(struct tlr_pool *pool, int thread)
 {
     int n_run = 0;
-    int left = atomic_load_explicit(&pool->unclaimed, memory_order_relaxed);
-    while (left > 0) {
-        if (!atomic_compare_exchange_weak_explicit(
-                &pool->unclaimed, &left, left - 1, memory_order_acquire,
-                memory_order_relaxed)) {
-            continue;
+    for (int i = 0; i < pool->n_threads; i++) {
+        struct part *part = &pool->parts[(thread + i) % pool->n_threads];
+        for (int item; (item = claim(part, i == 0)) >= 0; n_run++) {
+            pool->fn(pool->ctx, item, thread);
         }
-        pool->fn(pool->ctx, pool->n_items - left, thread);
-        n_run++;
-        left = atomic_load_explicit(&pool->unclaimed, memory_order_relaxed);
     }
     return n_run;
 }
@@ -123,11 +148,11 @@ static void report(struct tlr_pool *pool, int n_run)
 
 /* Sleepers say so first and look again after: with both orders sequentially
  * consistent, either they see the work or the caller sees them. */
-static void sleep_for_work(struct tlr_pool *pool)
+static void sleep_for_work(struct tlr_pool *pool, int heard)
 {
     pthread_mutex_lock(&pool->mutex);
     atomic_fetch_add(&pool->n_asleep, 1);
-    while (atomic_load(&pool->unclaimed) == 0 && !atomic_load(&pool->stop)) {
+    while (atomic_load(&pool->bell) == heard && !atomic_load(&pool->stop)) {
         pthread_cond_wait(&pool->work, &pool->mutex);
     }
     atomic_fetch_sub(&pool->n_asleep, 1);
@@ -138,10 +163,12 @@ static void *work(void *arg)
 {
     struct worker *self = arg;
     struct tlr_pool *pool = self->pool;
+    int heard = 0;
     while (!atomic_load_explicit(&pool->stop, memory_order_acquire)) {
-        if (!spin_until(pool, &pool->unclaimed, false)) {
-            sleep_for_work(pool);
+        if (!spin_until(pool, &pool->bell, heard, false)) {
+            sleep_for_work(pool, heard);
         }
+        heard = atomic_load_explicit(&pool->bell, memory_order_acquire);
         report(pool, run_items(pool, self->index));
     }
     return NULL;
@@ -149,7 +176,7 @@ static void *work(void *arg)
 
 static void wait_for_rest(struct tlr_pool *pool)
 {
-    if (spin_until(pool, &pool->unfinished, true)) {
+    if (spin_until(pool, &pool->unfinished, 0, true)) {
         return;
     }
     pthread_mutex_lock(&pool->mutex);
@@ -172,9 +199,17 @@ void tlr_pool_run(struct tlr_pool *pool, tlr_pool_fn fn, void *ctx,
     }
     pool->fn = fn;
     pool->ctx = ctx;
-    pool->n_items = n_items;
     atomic_store_explicit(&pool->unfinished, n_items, memory_order_relaxed);
-    atomic_store(&pool->unclaimed, n_items); /* publishes the lines above */
+    uint32_t first = 0;
+    for (int i = 0; i < pool->n_threads; i++) {
+        uint32_t end = (uint32_t)((uint64_t)n_items * ((uint64_t)i + 1) /
+                                  (uint64_t)pool->n_threads);
+        /* Publishes the lines above: a late thread may claim at once. */
+        atomic_store_explicit(&pool->parts[i].range, range_of(first, end),
+                              memory_order_release);
+        first = end;
+    }
+    atomic_fetch_add(&pool->bell, 1);
     if (atomic_load(&pool->n_asleep) > 0) {
         pthread_mutex_lock(&pool->mutex);
         pthread_cond_broadcast(&pool->work);
@@ -226,12 +261,19 @@ int tlr_pool_new(struct tlr_pool **out, int n_threads, struct tlr_err *err)
     struct tlr_pool *pool = tlr_alloc_aligned(sizeof *pool);
     struct worker *workers =
         tlr_calloc((size_t)n_threads, sizeof workers[0]);
-    if (!pool || !workers) {
+    struct part *parts =
+        tlr_alloc_aligned((size_t)n_threads * sizeof parts[0]);
+    if (!pool || !workers || !parts) {
         tlr_free(pool);
         tlr_free(workers);
+        tlr_free(parts);
         return tlr_err_nomem(err, "threads", sizeof *pool);
     }
-    *pool = (struct tlr_pool){.n_threads = n_threads, .workers = workers};
+    *pool = (struct tlr_pool){.n_threads = n_threads, .workers = workers,
+                              .parts = parts};
+    for (int i = 0; i < n_threads; i++) {
+        atomic_init(&parts[i].range, 0);
+    }
     int n_cpus = tlr_max_threads(), quota = tlr_quota_cpus("");
     n_cpus = quota > 0 && quota < n_cpus ? quota : n_cpus;
     pool->spin_ns = n_threads > n_cpus ? 0 : SPIN_NS;
@@ -267,6 +309,7 @@ void tlr_pool_free(struct tlr_pool *pool)
     pthread_cond_destroy(&pool->done);
     pthread_mutex_destroy(&pool->mutex);
     tlr_free(pool->workers);
+    tlr_free(pool->parts);
     tlr_free(pool);
 }
 

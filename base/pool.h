@@ -2,7 +2,8 @@
  *
  * Started once per session, woken for every parallel region: workers spin for
  * a bounded time, then sleep, so an oversubscribed machine is not burnt down.
- * Work items are handed out by an atomic counter (a slow core takes fewer).
+ * Each thread begins with its own run of neighbouring items and takes from the
+ * others' ends when it is done (a slow core does fewer).
  * What an item computes may not depend on which thread runs it; that is what
  * makes results independent of the number of threads.
  */

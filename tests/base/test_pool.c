@@ -164,6 +164,42 @@ START_TEST(all_threads_take_part)
 }
 END_TEST
 
+struct begin {
+    atomic_int n_here, first_of[MAX_TEAM];
+    int n_expected;
+};
+
+static void note_begin(void *ctx, int item, int thread)
+{
+    struct begin *b = ctx;
+    int none = -1;
+    if (!atomic_compare_exchange_strong(&b->first_of[thread], &none, item)) {
+        return;
+    }
+    atomic_fetch_add(&b->n_here, 1);
+    while (atomic_load(&b->n_here) < b->n_expected) {
+        sched_yield();
+    }
+}
+
+/* While all are in their first item nobody has taken another's. */
+START_TEST(threads_begin_with_their_own_part)
+{
+    struct tlr_pool *pool = new_pool(4);
+    for (int i = 0; i < 20; i++) {
+        struct begin b = {.n_expected = 4};
+        for (int t = 0; t < 4; t++) {
+            atomic_init(&b.first_of[t], -1);
+        }
+        tlr_pool_run(pool, note_begin, &b, 64);
+        for (int t = 0; t < 4; t++) {
+            ck_assert_int_eq(atomic_load(&b.first_of[t]), 16 * t);
+        }
+    }
+    tlr_pool_free(pool);
+}
+END_TEST
+
 static void *use_own_pool(void *arg)
 {
     struct tlr_pool *pool = arg;
@@ -243,6 +279,7 @@ Suite *suite_pool(void)
     tcase_add_test(t, more_threads_than_processors);
     tcase_add_test(t, freed_at_once);
     tcase_add_loop_test(t, all_threads_take_part, 1, 5);
+    tcase_add_test(t, threads_begin_with_their_own_part);
     tcase_add_test(t, two_pools_side_by_side);
     tcase_add_test(t, bad_numbers_are_refused);
     tcase_add_test(t, out_of_memory);
