@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "tests/kernels/prover.h"
+#include "tests/kernels/twin.h"
 
 /* The level that TLR_CPU asks for, the highest there is without it. */
 static enum tlr_cpu_level wished_level(void)
@@ -24,27 +25,43 @@ static const struct tlr_variant *ref_of(const struct tlr_variant *row)
     return row;
 }
 
+/* fn as the row's function. */
+static void check(const struct tlr_variant *row, tlr_any_fn *fn, int i)
+{
+    struct proof proof = {.op = row->op,
+                          .type = row->type,
+                          .fn = fn,
+                          .ref = ref_of(row)->fn,
+                          .rng = {tlr_test_seed() + (uint64_t)i, 0},
+                          .large = row->level != TLR_CPU_REF};
+    ck_assert_msg(prove(&proof), "%s %s: %s", row->slot, row->isa, proof.what);
+    ck_assert_msg(proof.n_cases > 0, "%s %s: nothing was run", row->slot,
+                  row->isa);
+}
+
 START_TEST(row_against_ref)
 {
     size_t n;
     const struct tlr_variant *row = tlr_kernel_variants(&n) + _i;
-    const struct tlr_variant *ref = ref_of(row);
-    ck_assert_str_eq(row->slot, ref->slot);
+    ck_assert_str_eq(row->slot, ref_of(row)->slot);
     if (row->level > wished_level()) {
         printf("%s %s: not asked for, over TLR_CPU\n", row->slot, row->isa);
         return;
     }
     if (!tlr_cpu_has(row->level))
         TLR_LACKS("%s %s: this machine cannot run it", row->slot, row->isa);
-    struct proof proof = {.op = row->op,
-                          .type = row->type,
-                          .fn = row->fn,
-                          .ref = ref->fn,
-                          .rng = {tlr_test_seed() + (uint64_t)_i, 0},
-                          .large = row->level != TLR_CPU_REF};
-    ck_assert_msg(prove(&proof), "%s %s: %s", row->slot, row->isa, proof.what);
-    ck_assert_msg(proof.n_cases > 0, "%s %s: nothing was run", row->slot,
-                  row->isa);
+    check(row, row->fn, _i);
+}
+END_TEST
+
+/* What this machine lacks, by the same source in other instructions. */
+START_TEST(twin_against_ref)
+{
+    size_t n;
+    const struct tlr_variant *row = tlr_kernel_variants(&n) + _i;
+    tlr_any_fn *twin = twin_of(row);
+    if (twin != NULL && row->level <= wished_level())
+        check(row, twin, _i);
 }
 END_TEST
 
@@ -178,6 +195,7 @@ Suite *suite_variants(void)
     TCase *tc = tcase_create("rows");
     tcase_set_timeout(tc, 900);
     tcase_add_loop_test(tc, row_against_ref, 0, (int)n);
+    tcase_add_loop_test(tc, twin_against_ref, 0, (int)n);
     suite_add_tcase(suite, tc);
     tc = tcase_create("list");
     tcase_add_test(tc, list_is_whole);
