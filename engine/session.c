@@ -217,6 +217,11 @@ static void place_results(struct carve *c, struct tlr_session *s)
     s->n_head_rows = head_rows(s);
     s->row_hidden = take_f32(c, (uint64_t)s->n_head_rows, cfg->dim);
     s->row_logits = take_f32(c, (uint64_t)s->n_head_rows, cfg->n_vocab);
+    s->top.scores = take_f32(c, 1, cfg->n_vocab);
+    s->top.best = take(c, (uint64_t)o->n_threads, sizeof *s->top.best);
+    s->top.tops = take_f32(c, 1, cfg->n_vocab / TLR_TOP_BLOCK + 1);
+    s->top.bands =
+        take(c, tlr_top_max_bands(cfg->n_vocab), sizeof *s->top.bands);
     s->branch_ids = take(c, (uint64_t)o->n_branches * o->branch_tok,
                          sizeof *s->branch_ids);
 }

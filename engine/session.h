@@ -3,6 +3,7 @@
 #define TLR_ENGINE_SESSION_H
 
 #include "base/pool.h"
+#include "engine/head.h"
 #include "engine/kvcache.h"
 #include "engine/linear.h"
 #include "engine/model.h"
@@ -35,6 +36,8 @@ struct tlr_session {
     struct tlr_profiler profile;
     struct tlr_observer observer;
     float *rope_cos, *rope_sin; /* [n_ctx][head_dim/2] */
+
+    struct tlr_top_work top;
 
     int32_t *ids; /* [n_ctx] the timeline */
     uint32_t pos; /* its length */

@@ -143,6 +143,13 @@ enum { TLR_TOP_MAX = 64 };
 int tlr_top(struct tlr_session *s, int k, int32_t *ids, float *logits,
             struct tlr_err *err);
 
+/* Calls so far, rows that the search of two planes looked at again, and calls
+ * that took the full pass. */
+struct tlr_top_counts {
+    uint64_t n_calls, n_survivors, n_full;
+};
+struct tlr_top_counts tlr_top_read(const struct tlr_session *s);
+
 uint32_t tlr_pos(const struct tlr_session *s);          /* tokens so far */
 const int32_t *tlr_ids_of(const struct tlr_session *s); /* [tlr_pos] */
 

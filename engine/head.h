@@ -1,0 +1,35 @@
+/* head.h - inside of tlr_top: the best ids without all logits. */
+#ifndef TLR_ENGINE_HEAD_H
+#define TLR_ENGINE_HEAD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "engine/tlr.h"
+
+struct tlr_candidate {
+    float logit;
+    int32_t id;
+};
+
+/* Up to k values, the best first; of equal ones the lower id. */
+struct tlr_best {
+    struct tlr_candidate c[TLR_TOP_MAX];
+    int n;
+};
+
+/* Scratch of tlr_top and what it counts. */
+struct tlr_top_work {
+    float *scores;         /* [n_vocab] upper bounds, or logits */
+    struct tlr_best *best; /* [threads] */
+    float *tops;           /* [n_vocab / TLR_TOP_BLOCK + 1] largest of a block */
+    int32_t *bands;        /* [tlr_top_max_bands] with survivors */
+    struct tlr_top_counts counts;
+};
+
+enum { TLR_TOP_BLOCK = 256 }; /* rows of an item */
+
+/* More bands of 16 rows than this to look at again: the full pass is cheaper. */
+uint32_t tlr_top_max_bands(uint32_t n_vocab);
+
+#endif
