@@ -68,6 +68,8 @@ ISA_avx2   := -mavx2 -mfma -mf16c
 ISA_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c
 ISA_avxvnni := $(ISA_avx2) -mavxvnni
 ISA_avx512vnni := $(ISA_avx512) -mavx512vnni
+ISA_dotprod := -march=armv8.2-a+dotprod
+ISA_i8mm   := -march=armv8.2-a+dotprod+i8mm
 isa_of      = $(ISA_$(lastword $(subst _, ,$(basename $(notdir $(1))))))
 
 all: tlr libtlr.a ## build ./tlr and libtlr.a
@@ -120,6 +122,10 @@ test: ## install what is missing, fetch the real model, build and pass every tes
 	@if [ -f models/smollm2-135m-instruct.gguf ]; then $(MAKE) --no-print-directory $(MODEL); fi
 	@$(MAKE) --no-print-directory check
 	@echo "all tests passed"
+
+test-arm: ## install what is missing, build the tests for arm64 and run them under qemu
+	@sh scripts/install-deps.sh arm
+	@bash scripts/test-arm.sh
 
 check-cli: $(BUILD)/tlr
 	sh tests/cli/run.sh $(BUILD)/tlr
@@ -205,6 +211,6 @@ clean: ## remove what make built (models stay)
 help: ## this list
 	@grep -hE '^[a-z][a-z-]*:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 14
 
-.PHONY: FORCE all check check-rooms check-cli check-replay test fuzz fuzz-run lint demo install uninstall clean help
+.PHONY: FORCE all check check-rooms check-cli check-replay test test-arm fuzz fuzz-run lint demo install uninstall clean help
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

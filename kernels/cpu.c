@@ -1,8 +1,9 @@
 /* cpu.c - asks the processor and its operating system what may be used.
  *
- * A feature counts only when CPUID has it and XCR0 says that the system saves
- * the registers it needs; an old kernel or a hypervisor may withhold them.
- * Reference: Intel SDM volume 1, sections 13.3 and 14.3.
+ * x86: a feature counts only when CPUID has it and XCR0 says that the system
+ * saves the registers it needs; an old kernel or a hypervisor may withhold them.
+ * Reference: Intel SDM volume 1, sections 13.3 and 14.3.  Arm: programs may not
+ * read the feature registers, the system tells (HWCAP, sysctl).
  */
 #include "kernels/cpu.h"
 
@@ -10,6 +11,11 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <stdio.h>
+#include <sys/auxv.h>
 #endif
 
 #define LEVEL_NAME(id, name) name,
@@ -90,6 +96,71 @@ void tlr_cpu_brand(char out[49])
     memmove(out, first, strlen(first) + 1);
     if (out[0] == '\0')
         strcpy(out, "unknown");
+}
+#elif defined(__aarch64__) && defined(__APPLE__)
+static bool sysctl_says(const char *name)
+{
+    int value = 0;
+    size_t size = sizeof value;
+    return sysctlbyname(name, &value, &size, NULL, 0) == 0 && value != 0;
+}
+
+bool tlr_cpu_has(enum tlr_cpu_level level)
+{
+    bool dotprod = sysctl_says("hw.optional.arm.FEAT_DotProd");
+    switch (level) {
+    case TLR_CPU_REF:
+    case TLR_CPU_NEON: return true;
+    case TLR_CPU_DOTPROD: return dotprod;
+    case TLR_CPU_I8MM:
+        return dotprod && sysctl_says("hw.optional.arm.FEAT_I8MM");
+    default: return false;
+    }
+}
+
+void tlr_cpu_brand(char out[49])
+{
+    size_t size = 49;
+    if (sysctlbyname("machdep.cpu.brand_string", out, &size, NULL, 0) != 0)
+        strcpy(out, "unknown");
+}
+#elif defined(__aarch64__) && defined(__linux__)
+/* Bits of the auxiliary vector (Linux, Documentation/arch/arm64/elf_hwcaps);
+ * the headers of old systems lack some of the names. */
+enum {
+    HWCAP_BIT_ASIMD = 1 << 1,
+    HWCAP_BIT_CPUID = 1 << 11,
+    HWCAP_BIT_ASIMDDP = 1 << 20,
+    HWCAP2_BIT_I8MM = 1 << 13
+};
+
+bool tlr_cpu_has(enum tlr_cpu_level level)
+{
+    unsigned long hwcap = getauxval(AT_HWCAP), hwcap2 = getauxval(AT_HWCAP2);
+    bool neon = hwcap & HWCAP_BIT_ASIMD;
+    bool dotprod = neon && (hwcap & HWCAP_BIT_ASIMDDP);
+    switch (level) {
+    case TLR_CPU_REF: return true;
+    case TLR_CPU_NEON: return neon;
+    case TLR_CPU_DOTPROD: return dotprod;
+    case TLR_CPU_I8MM: return dotprod && (hwcap2 & HWCAP2_BIT_I8MM);
+    default: return false;
+    }
+}
+
+/* Registers name no brand: implementer and part number of MIDR_EL1, which the
+ * system lets programs read when it says so. */
+void tlr_cpu_brand(char out[49])
+{
+    unsigned long midr = 0;
+    if (getauxval(AT_HWCAP) & HWCAP_BIT_CPUID)
+        __asm__("mrs %0, midr_el1" : "=r"(midr));
+    if (midr == 0) {
+        strcpy(out, "unknown");
+        return;
+    }
+    snprintf(out, 49, "AArch64 implementer 0x%02lx part 0x%03lx",
+             midr >> 24 & 0xff, midr >> 4 & 0xfff);
 }
 #else
 bool tlr_cpu_has(enum tlr_cpu_level level)

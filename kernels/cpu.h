@@ -38,7 +38,8 @@ enum tlr_cpu_level tlr_cpu_detect(void);
 const char *tlr_cpu_level_name(enum tlr_cpu_level level);
 bool tlr_cpu_level_parse(const char *name, enum tlr_cpu_level *out);
 
-/* "Intel(R) Xeon(R) ..." from CPUID, or "unknown"; out holds 49 bytes. */
+/* "Intel(R) Xeon(R) ..." from CPUID, "AArch64 implementer 0x41 part 0xd0c" from
+ * MIDR, or "unknown"; out holds 49 bytes. */
 void tlr_cpu_brand(char out[49]);
 
 #endif

@@ -1,5 +1,5 @@
 #!/bin/sh
-# install-deps.sh run|test - installs the missing system packages, only those.
+# install-deps.sh run|test|ci|arm - installs the missing system packages, only those.
 #
 # Prints the line it runs.  Works as root and through sudo; without apt it says
 # exactly what is needed and fails.
@@ -10,16 +10,24 @@ run_packages="build-essential pkg-config libopenblas-dev libjansson-dev \
 libutf8proc-dev zlib1g-dev libssl-dev python3 python3-pip"
 test_packages="check libpcre2-dev xz-utils"
 ci_packages="clang llvm mandoc shellcheck jq zsh fish bsdutils"
+arm_packages="make pkg-config gcc-aarch64-linux-gnu qemu-user xz-utils"
 
 case $what in
 run) packages=$run_packages ;;
 test) packages="$run_packages $test_packages" ;;
 ci) packages="$run_packages $test_packages $ci_packages" ;;
-*) echo "usage: install-deps.sh run|test|ci" >&2; exit 2 ;;
+arm) packages=$arm_packages ;;
+*) echo "usage: install-deps.sh run|test|ci|arm" >&2; exit 2 ;;
 esac
 
 # Nothing to install where everything is found, whoever installed it.
 have_all() {
+    if [ "$what" = arm ]; then
+        for tool in make pkg-config aarch64-linux-gnu-gcc qemu-aarch64 xz; do
+            command -v $tool >/dev/null 2>&1 || return 1
+        done
+        return 0
+    fi
     command -v cc >/dev/null 2>&1 && command -v make >/dev/null 2>&1 &&
     command -v pkg-config >/dev/null 2>&1 &&
     pkg-config --exists openblas jansson libutf8proc zlib \
@@ -67,6 +75,6 @@ DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq \
 have_all || {
     echo "install-deps: packages are installed, yet pkg-config misses one of" \
          "openblas jansson libutf8proc zlib libcrypto check libpcre2-8," \
-         "or the program xz is missing" >&2
+         "or a program that they bring is missing: $packages" >&2
     exit 1
 }

@@ -1,0 +1,47 @@
+#!/bin/bash
+# test-arm.sh - builds tlr's tests for arm64 and runs them under qemu-user.
+#
+# The kernels' room runs on one emulated processor per level, each without the
+# instructions of the level above, so that code compiled for too much faults and
+# detection is proven too; the other rooms run on the highest.  Emulation says
+# whether the bits are right, nothing about speed.  BUILD (build/arm) holds the
+# objects, CC_ARM another compiler ("clang --target=aarch64-linux-gnu").
+set -eu -o pipefail
+cd "$(dirname "$0")/.."
+
+build=${BUILD:-build/arm}
+root=$(sh scripts/arm-sysroot.sh build/arm-sysroot)
+lib=$root/usr/lib/aarch64-linux-gnu
+export PKG_CONFIG_LIBDIR=$lib/pkgconfig:$root/usr/share/pkgconfig
+export PKG_CONFIG_SYSROOT_DIR=$root
+make=(make --no-print-directory -j2 BUILD="$build" \
+    CC="${CC_ARM:-aarch64-linux-gnu-gcc} --sysroot=$root")
+rooms="base kernels weights tokenizer convert model"
+
+programs=
+for room in $rooms; do programs+=" $build/check_$room"; done
+# shellcheck disable=SC2086
+"${make[@]}" $programs
+
+n_failed=0
+# on PROCESSOR ROOM: one run; its last line is "ROOM: N passed, ...".
+on() {
+    qemu-aarch64 -cpu "$1" -L "$root" "$build/check_$2" || {
+        n_failed=$((n_failed + 1))
+        echo "test-arm: $2 failed on $1 ${TLR_CPU:-}"
+    }
+}
+
+export TLR_QUICK=1 OPENBLAS_NUM_THREADS=1
+for pair in neon:cortex-a53 dotprod:neoverse-n1 i8mm:max; do
+    echo "=== kernels, ${pair%:*} on an emulated ${pair#*:}"
+    TLR_CPU=${pair%:*} on "${pair#*:}" kernels
+done
+for room in ${rooms/kernels/}; do
+    echo "=== $room on an emulated max"
+    on max "$room"
+done
+echo "test-arm: not run under emulation: cli and the fuzzers' corpora (the" \
+    "code of the rooms above), real (640 tokens take too long)"
+[ $n_failed -eq 0 ] || { echo "test-arm: $n_failed runs failed"; exit 1; }
+echo "test-arm: all runs passed"
