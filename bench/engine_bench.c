@@ -7,6 +7,7 @@
 #include "bench/engine_bench.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 #include "base/clock.h"
 #include "base/hash.h"
@@ -19,6 +20,8 @@ struct run {
     const struct tlr_bench_options *o;
     int32_t *ids; /* [n_ids], of which any part serves as a text */
     uint32_t n_ids;
+    struct tlr_profile *profiles; /* [TLR_BENCH_N_PHASES] of the result */
+    uint64_t *profile_ns;         /* their counts, one after the other */
 };
 
 static int check_cancelled(const struct run *r, struct tlr_err *err)
@@ -44,7 +47,11 @@ static int time_decode(const struct run *r, uint32_t n, double *ms,
     int rc = tlr_rewind(r->s, r->o->depth, err);
     uint64_t begun = tlr_now_ns();
     for (uint32_t i = 0; i < n && !rc; i++) {
-        rc = tlr_decode(r->s, r->ids[i], TLR_STEP_LOGITS, err);
+        int32_t id;
+        float logit;
+        rc = tlr_decode(r->s, r->ids[i], 0, err);
+        if (!rc)
+            rc = tlr_top(r->s, 1, &id, &logit, err); /* greedy */
         if (!rc)
             rc = check_cancelled(r, err);
     }
@@ -72,20 +79,42 @@ static int time_branches(const struct run *r, uint32_t n, double *ms,
     return rc;
 }
 
-static void rate_add(struct tlr_bench_rate *sum, uint32_t n, double ms)
+static int by_value(const void *a, const void *b)
 {
-    double v = ms > 0 ? n * 1000.0 / ms : 0;
-    sum->mean += v;
-    sum->sd += v * v;
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
 }
 
-/* From sums to mean and sample standard deviation. */
-static void rate_finish(struct tlr_bench_rate *r, uint32_t n)
+/* Mean, sample standard deviation, median and ends of v [n], which is sorted. */
+static struct tlr_bench_rate rate_of(double *v, uint32_t n)
 {
-    double mean = r->mean / n;
-    double variance = n > 1 ? (r->sd - n * mean * mean) / (n - 1) : 0;
-    r->mean = mean;
-    r->sd = variance > 0 ? sqrt(variance) : 0;
+    struct tlr_bench_rate r = { 0 };
+    if (n == 0)
+        return r;
+    qsort(v, n, sizeof *v, by_value);
+    for (uint32_t i = 0; i < n; i++)
+        r.mean += v[i] / n;
+    double squares = 0;
+    for (uint32_t i = 0; i < n; i++)
+        squares += (v[i] - r.mean) * (v[i] - r.mean);
+    r.sd = n > 1 ? sqrt(squares / (n - 1)) : 0;
+    r.median = (v[n / 2] + v[(n - 1) / 2]) / 2;
+    r.min = v[0];
+    r.max = v[n - 1];
+    return r;
+}
+
+/* The first thing a session does: a short prompt and the choice of a token. */
+static int first_token(const struct run *r, uint64_t *at_ns,
+                       struct tlr_err *err)
+{
+    int32_t id;
+    float logit;
+    int rc = tlr_prefill(r->s, r->ids, r->o->n_first, 0, err);
+    if (!rc)
+        rc = tlr_top(r->s, 1, &id, &logit, err);
+    *at_ns = tlr_now_ns();
+    return rc;
 }
 
 static int warm_up(const struct run *r, struct tlr_err *err)
@@ -102,39 +131,94 @@ static int warm_up(const struct run *r, struct tlr_err *err)
     return rc;
 }
 
+/* Adds what the session has counted since tlr_profile_start. */
+static int profile_add(const struct run *r, struct tlr_profile *sum,
+                       struct tlr_err *err)
+{
+    struct tlr_profile p = tlr_profile_read(r->s);
+    size_t n = ((size_t)p.n_layers + 1) * TLR_N_PROFILE_OPS;
+    uint64_t *ns = r->profile_ns + (sum - r->profiles) * (ptrdiff_t)n;
+    for (size_t i = 0; i < n; i++)
+        ns[i] += p.ns[i];
+    sum->n_layers = p.n_layers;
+    sum->n_steps += p.n_steps;
+    sum->n_tok += p.n_tok;
+    sum->total_ns += p.total_ns;
+    sum->ns = ns;
+    return tlr_profile_start(r->s, err);
+}
+
+/* What the repetitions gave, in sums that rate_of wants apart. */
+struct samples {
+    double *prefill, *decode, *step_ms, *branch_ms; /* [n_reps] each */
+};
+
+static int repeat(const struct run *r, uint32_t i, struct samples *to,
+                  struct tlr_err *err)
+{
+    const struct tlr_bench_options *o = r->o;
+    double ms;
+    int rc = 0;
+    if (o->n_prompt > 0) {
+        rc = time_prefill(r, &ms, err);
+        to->prefill[i] = ms > 0 ? o->n_prompt * 1000.0 / ms : 0;
+        if (!rc && o->profile)
+            rc = profile_add(r, &r->profiles[TLR_BENCH_PREFILL], err);
+    }
+    if (o->n_gen > 0 && !rc) {
+        rc = time_decode(r, o->n_gen, &ms, err);
+        to->decode[i] = ms > 0 ? o->n_gen * 1000.0 / ms : 0;
+        to->step_ms[i] = ms;
+        if (!rc && o->profile)
+            rc = profile_add(r, &r->profiles[TLR_BENCH_DECODE], err);
+    }
+    if (o->n_branches > 0 && o->n_gen > 0 && !rc) {
+        rc = time_branches(r, o->n_gen, &to->branch_ms[i], err);
+        if (!rc && o->profile)
+            rc = tlr_profile_start(r->s, err);
+    }
+    return rc;
+}
+
 static int measure(const struct run *r, struct tlr_bench_result *out,
                    struct tlr_err *err)
 {
     const struct tlr_bench_options *o = r->o;
-    double ms, decode_ms = 0, branch_ms = 0;
-    int rc = warm_up(r, err);
-    for (uint32_t i = 0; i < o->n_reps && !rc; i++) {
-        if (o->n_prompt > 0) {
-            rc = time_prefill(r, &ms, err);
-            rate_add(&out->prefill, o->n_prompt, ms);
-            out->ttft_ms += ms / o->n_reps;
-        }
-        if (o->n_gen > 0 && !rc) {
-            rc = time_decode(r, o->n_gen, &ms, err);
-            rate_add(&out->decode, o->n_gen, ms);
-            decode_ms += ms;
-        }
-        if (o->n_branches > 0 && o->n_gen > 0 && !rc) {
-            rc = time_branches(r, o->n_gen, &ms, err);
-            branch_ms += ms;
-        }
+    uint32_t n = o->n_reps;
+    double *v = tlr_calloc((size_t)n * 4, sizeof *v);
+    if (!v)
+        return tlr_err_nomem(err, "times", n * 32ull);
+    struct samples to = { v, v + n, v + 2 * (size_t)n, v + 3 * (size_t)n };
+    int rc = o->n_first > 0 ? first_token(r, &out->first_token_ns, err) : 0;
+    if (!rc)
+        rc = warm_up(r, err);
+    if (!rc && o->profile)
+        rc = tlr_profile_start(r->s, err);
+    for (uint32_t i = 0; i < n && !rc; i++)
+        rc = repeat(r, i, &to, err);
+    if (!rc) {
+        out->prefill = rate_of(to.prefill, o->n_prompt > 0 ? n : 0);
+        out->decode = rate_of(to.decode, o->n_gen > 0 ? n : 0);
+        out->ttft_ms = out->prefill.median > 0
+                           ? o->n_prompt * 1000.0 / out->prefill.median : 0;
+        double step = rate_of(to.step_ms, n).median;
+        out->branch_ratio = step > 0 ? rate_of(to.branch_ms, n).median / step
+                                     : 0;
     }
-    if (rc)
-        return rc;
-    rate_finish(&out->prefill, o->n_reps);
-    rate_finish(&out->decode, o->n_reps);
-    out->branch_ratio = decode_ms > 0 ? branch_ms / decode_ms : 0;
-    return 0;
+    tlr_free(v);
+    return rc;
 }
 
 uint32_t tlr_bench_positions(const struct tlr_bench_options *o)
 {
-    return o->depth + (o->n_prompt > o->n_gen ? o->n_prompt : o->n_gen);
+    uint32_t n = o->depth + (o->n_prompt > o->n_gen ? o->n_prompt : o->n_gen);
+    return n > o->n_first ? n : o->n_first;
+}
+
+void tlr_bench_result_clear(struct tlr_bench_result *r)
+{
+    tlr_free(r->profile_ns);
+    *r = (struct tlr_bench_result){ .profile_ns = NULL };
 }
 
 int tlr_bench_engine(struct tlr_bench_result *out, struct tlr_session *s,
@@ -142,14 +226,21 @@ int tlr_bench_engine(struct tlr_bench_result *out, struct tlr_session *s,
                      const struct tlr_bench_options *o, struct tlr_err *err)
 {
     struct run r = { .s = s, .o = o };
+    size_t n_ns = ((size_t)tlr_model_config(m)->n_layers + 1) *
+                  TLR_N_PROFILE_OPS * TLR_BENCH_N_PHASES;
     r.n_ids = tlr_bench_positions(o) + o->n_branches + 1;
-    *out = (struct tlr_bench_result){ 0 };
+    *out = (struct tlr_bench_result){ .profile_ns = NULL };
     r.ids = tlr_calloc(r.n_ids, sizeof *r.ids);
-    if (!r.ids)
-        return tlr_err_nomem(err, "ids to bench with", r.n_ids * 4ull);
-    for (uint32_t i = 0; i < r.n_ids; i++)
+    out->profile_ns = tlr_calloc(n_ns, sizeof *out->profile_ns);
+    r.profiles = out->profiles;
+    r.profile_ns = out->profile_ns;
+    int rc = 0;
+    if (!r.ids || !out->profile_ns)
+        rc = tlr_err_nomem(err, "ids to bench with", r.n_ids * 4ull);
+    for (uint32_t i = 0; i < r.n_ids && !rc; i++)
         r.ids[i] = (int32_t)(tlr_hash_u64(ID_SEED, i) % tlr_model_n_ids(m));
-    int rc = measure(&r, out, err);
+    if (!rc)
+        rc = measure(&r, out, err);
     tlr_free(r.ids);
     return rc;
 }

@@ -7,7 +7,6 @@
  */
 #include "bench/stream.h"
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <unistd.h>
 
@@ -21,11 +20,12 @@ enum { PIECE_BYTES = 1 << 20, MIN_PASSES = 5, MAX_PASSES = 100 };
 static inline __attribute__((always_inline)) uint64_t
 sum_words(const uint64_t *p, size_t n)
 {
-    uint64_t lanes[32] = { 0 }, sum = 0; /* four wide registers in flight */
-    for (size_t i = 0; i < n; i += 32)
-        for (size_t k = 0; k < 32; k++)
+    uint64_t lanes[TLR_STREAM_WORDS] = { 0 }; /* four wide registers */
+    uint64_t sum = 0;
+    for (size_t i = 0; i < n; i += TLR_STREAM_WORDS)
+        for (size_t k = 0; k < TLR_STREAM_WORDS; k++)
             lanes[k] += p[i + k];
-    for (size_t k = 0; k < 32; k++)
+    for (size_t k = 0; k < TLR_STREAM_WORDS; k++)
         sum += lanes[k];
     return sum;
 }
@@ -54,13 +54,17 @@ typedef uint64_t sum_fn(const uint64_t *p, size_t n);
 static sum_fn *choose_sum(void)
 {
 #if defined(__x86_64__)
-    enum tlr_cpu_level level = tlr_cpu_detect();
-    if (level >= TLR_CPU_AVX512)
+    if (tlr_cpu_has(TLR_CPU_AVX512))
         return sum_avx512;
-    if (level >= TLR_CPU_AVX2)
+    if (tlr_cpu_has(TLR_CPU_AVX2))
         return sum_avx2;
 #endif
     return sum_any;
+}
+
+uint64_t tlr_stream_sum(const void *words, size_t n)
+{
+    return choose_sum()(words, n);
 }
 
 struct job {
@@ -88,7 +92,7 @@ static void fill_piece(void *ctx, int item, int thread)
         words[i] = at + i;
 }
 
-static uint64_t choose_bytes(void)
+uint64_t tlr_stream_buffer_bytes(void)
 {
     uint64_t bytes = (uint64_t)512 << 20;
 #ifdef _SC_LEVEL3_CACHE_SIZE
@@ -110,7 +114,7 @@ int tlr_stream_measure(struct tlr_stream *out, int n_threads,
                        struct tlr_err *err)
 {
     struct tlr_pool *pool = NULL;
-    uint64_t bytes = choose_bytes();
+    uint64_t bytes = tlr_stream_buffer_bytes();
     int n_pieces = (int)(bytes / PIECE_BYTES);
     uint8_t *buffer = tlr_alloc_aligned(bytes);
     uint64_t *sums = tlr_calloc((size_t)n_pieces, sizeof *sums);

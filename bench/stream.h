@@ -6,6 +6,7 @@
 #ifndef TLR_BENCH_STREAM_H
 #define TLR_BENCH_STREAM_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -21,5 +22,13 @@ struct tlr_stream {
  * threads, for about a second, and takes the best pass. */
 int tlr_stream_measure(struct tlr_stream *out, int n_threads,
                        struct tlr_err *err);
+
+/* Sum of n words, a multiple of TLR_STREAM_WORDS: reads with the widest
+ * registers of this machine. */
+enum { TLR_STREAM_WORDS = 32 };
+uint64_t tlr_stream_sum(const void *words, size_t n);
+
+/* Bytes of the buffer above. */
+uint64_t tlr_stream_buffer_bytes(void);
 
 #endif

@@ -1,4 +1,5 @@
-/* bench.c - `tlr bench`: the speed of a model on this machine. */
+/* bench.c - `tlr bench`: the speed of a model on this machine, in llama-bench's
+ * terms (pp, tg, depth), and the door to `tlr bench --kernels`. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,16 +10,24 @@
 #include "base/clock.h"
 #include "bench/engine_bench.h"
 #include "bench/stream.h"
+#include "cli/bench_kernels.h"
 #include "cli/cli.h"
+#include "cli/generate.h"
 #include "cli/output.h"
+#include "cli/profile.h"
 #include "convert/convert.h"
 #include "kernels/kernels.h"
+
+/* Tokens of the first prompt, whose answer's first token is timed from the
+ * start of the process. */
+enum { FIRST_TOKENS = 16 };
 
 struct bench_args {
     const char *model, *random, *type;
     struct cli_session_args session;
+    struct cli_kernels_args only;
     int64_t n_prompt, n_gen, depth, n_reps, n_branches;
-    bool json;
+    bool json, profile, kernels;
 };
 
 static const struct cli_operand operands[] = {
@@ -41,7 +50,7 @@ static const struct cli_option options[] = {
       .max = 1048576 },
     { .name = "gen-tokens", .letter = 'n', .kind = CLI_INT,
       .at = offsetof(struct bench_args, n_gen), .value = "N",
-      .help = "tokens to decode one by one", .fallback = "64", .min = 1,
+      .help = "tokens to decode one by one", .fallback = "128", .min = 1,
       .max = 1048576 },
     { .name = "depth", .letter = 'd', .kind = CLI_INT,
       .at = offsetof(struct bench_args, depth), .value = "N",
@@ -49,21 +58,51 @@ static const struct cli_option options[] = {
       .fallback = "0", .min = 0, .max = 1048576 },
     { .name = "reps", .letter = 'r', .kind = CLI_INT,
       .at = offsetof(struct bench_args, n_reps), .value = "N",
-      .help = "repetitions", .fallback = "3", .min = 1, .max = 1000 },
+      .help = "repetitions, after one that is not counted", .fallback = "5",
+      .min = 1, .max = 1000 },
     { .name = "branches", .kind = CLI_INT,
       .at = offsetof(struct bench_args, n_branches), .value = "K",
       .help = "also measure K branches that are decoded side by side",
       .fallback = "0", .min = 0, .max = TLR_MAX_BRANCHES },
+    CLI_CTX_OPTION(struct bench_args, session.ctx,
+                   "positions to make room for (when not given: as many as are "
+                   "used)"),
     CLI_THREAD_OPTIONS(struct bench_args, session),
     CLI_KV_OPTION(struct bench_args, session),
+    CLI_ACT_OPTION(struct bench_args, session),
+    { .name = "profile", .kind = CLI_FLAG,
+      .at = offsetof(struct bench_args, profile),
+      .help = "also print where the time goes, by operation and by layer" },
     { .name = "json", .kind = CLI_FLAG, .at = offsetof(struct bench_args, json),
       .help = "print one JSON object" },
+    { .name = "kernels", .kind = CLI_FLAG,
+      .at = offsetof(struct bench_args, kernels),
+      .help = "measure each kernel by itself instead of a model" },
+    { .name = "op", .kind = CLI_TEXT, .at = offsetof(struct bench_args, only.op),
+      .value = "NAME", .help = "with --kernels: only slots that begin so" },
+    { .name = "list", .kind = CLI_FLAG,
+      .at = offsetof(struct bench_args, only.list),
+      .help = "with --kernels: only say which variant fills each slot here" },
+    { .name = "seconds", .kind = CLI_REAL,
+      .at = offsetof(struct bench_args, only.seconds), .value = "S",
+      .help = "with --kernels: time to take in all", .unset = "45", .min = 0.1,
+      .max = 86400 },
+    { .name = "csv", .kind = CLI_FLAG,
+      .at = offsetof(struct bench_args, only.csv),
+      .help = "with --kernels: print comma-separated values" },
+    { .name = "md", .kind = CLI_FLAG, .at = offsetof(struct bench_args, only.md),
+      .help = "with --kernels: print a Markdown table" },
+    { .name = "svg", .kind = CLI_FILE,
+      .at = offsetof(struct bench_args, only.svg), .value = "FILE",
+      .help = "with --kernels: also draw the roofline plot" },
 };
 
 static const char *const examples[] = {
     "tlr bench model.bin", "Speed of a model beside the memory's.",
     "tlr bench --random qwen2.5-0.5b --type q8 --json",
     "The same for a shape, without any model file.",
+    "tlr bench --kernels --op matmul --svg roofline.svg",
+    "Every variant of the integer products, and a picture.",
     NULL
 };
 
@@ -118,8 +157,19 @@ static int make_random(const struct bench_args *a, int fd, struct tlr_err *err)
     return rc;
 }
 
+struct outcome {
+    struct tlr_bench_result engine;
+    struct tlr_stream stream;
+    double load_ms;
+    uint64_t bytes_per_token, peak_rss;
+    double read_gb_s;
+    double first_token_ms; /* since the process began, or since the random
+                              weights were there */
+    uint64_t ready_ns;     /* when they were */
+};
+
 static int open_model(const struct bench_args *a, struct tlr_model **out,
-                      double *load_ms, struct tlr_err *err)
+                      struct outcome *r, struct tlr_err *err)
 {
     FILE *scratch = NULL;
     struct tlr_file *file = NULL;
@@ -129,26 +179,18 @@ static int open_model(const struct bench_args *a, struct tlr_model **out,
         if (!rc)
             rc = make_random(a, fileno(scratch), err);
     }
-    uint64_t begun = tlr_now_ns();
+    r->ready_ns = tlr_now_ns();
     if (!rc && a->random)
         rc = tlr_file_open_fd(&file, fileno(scratch), a->random, NULL, err);
     else if (!rc)
         rc = tlr_file_open(&file, a->model, NULL, err);
     if (!rc)
         rc = tlr_model_from_file(out, file, err);
-    *load_ms = tlr_ms_between(begun, tlr_now_ns());
+    r->load_ms = tlr_ms_between(r->ready_ns, tlr_now_ns());
     if (scratch)
         fclose(scratch);
     return rc;
 }
-
-struct outcome {
-    struct tlr_bench_result engine;
-    struct tlr_stream stream;
-    double load_ms;
-    uint64_t bytes_per_token, peak_rss;
-    double read_gb_s;
-};
 
 /* The type that most bytes of the weights have. */
 static const char *main_type(const struct tlr_file *f)
@@ -163,6 +205,30 @@ static const char *main_type(const struct tlr_file *f)
         if (bytes[t] > bytes[best])
             best = t;
     return tlr_type_name(best);
+}
+
+/* NAME_tok_s is the mean. */
+static void put_rate(json_t *j, const char *name,
+                     const struct tlr_bench_rate *rate)
+{
+    const struct {
+        const char *end;
+        double value;
+    } parts[] = {
+        { "tok_s", rate->mean },    { "sd", rate->sd },
+        { "median", rate->median }, { "min", rate->min },
+        { "max", rate->max },
+    };
+    char key[32];
+    for (size_t i = 0; i < CLI_COUNT(parts); i++) {
+        snprintf(key, sizeof key, "%s_%s", name, parts[i].end);
+        cli_json_put(j, key, cli_json_real(parts[i].value));
+    }
+}
+
+static double read_share(const struct outcome *r)
+{
+    return r->stream.gb_s > 0 ? r->read_gb_s / r->stream.gb_s : 0;
 }
 
 static int print_json(const struct bench_args *a, const struct tlr_model *m,
@@ -183,17 +249,26 @@ static int print_json(const struct bench_args *a, const struct tlr_model *m,
     cli_json_put(j, "n_gen", json_integer(a->n_gen));
     cli_json_put(j, "depth", json_integer(a->depth));
     cli_json_put(j, "reps", json_integer(a->n_reps));
-    cli_json_put(j, "prefill_tok_s", cli_json_real(r->engine.prefill.mean));
-    cli_json_put(j, "prefill_sd", cli_json_real(r->engine.prefill.sd));
-    cli_json_put(j, "decode_tok_s", cli_json_real(r->engine.decode.mean));
-    cli_json_put(j, "decode_sd", cli_json_real(r->engine.decode.sd));
+    cli_json_put(j, "kv", json_string(cli_kv_name(o->kv)));
+    cli_json_put(j, "act", json_string(cli_act_name(o->act)));
+    cli_json_put(j, "ctx", json_integer(o->n_ctx));
+    put_rate(j, "prefill", &r->engine.prefill);
+    put_rate(j, "decode", &r->engine.decode);
     cli_json_put(j, "weight_bytes_per_token",
                  json_integer((json_int_t)r->bytes_per_token));
     cli_json_put(j, "read_gb_s", cli_json_real(r->read_gb_s));
     cli_json_put(j, "stream_gb_s", cli_json_real(r->stream.gb_s));
+    cli_json_put(j, "read_share", cli_json_real(read_share(r)));
     cli_json_put(j, "peak_rss_bytes", json_integer((json_int_t)r->peak_rss));
     cli_json_put(j, "load_ms", cli_json_real(r->load_ms));
     cli_json_put(j, "ttft_ms", cli_json_real(r->engine.ttft_ms));
+    cli_json_put(j, "first_token_ms", cli_json_real(r->first_token_ms));
+    if (a->profile) {
+        cli_json_put(j, "prefill_profile", cli_profile_json(
+                         &r->engine.profiles[TLR_BENCH_PREFILL]));
+        cli_json_put(j, "decode_profile", cli_profile_json(
+                         &r->engine.profiles[TLR_BENCH_DECODE]));
+    }
     if (a->n_branches > 0) {
         cli_json_put(j, "branches", json_integer(a->n_branches));
         cli_json_put(j, "branch_ratio", cli_json_real(r->engine.branch_ratio));
@@ -209,7 +284,8 @@ static void print_rate(const char *what, long long n, long long depth,
         snprintf(name, sizeof name, "%s%lld @ d%lld", what, n, depth);
     else
         snprintf(name, sizeof name, "%s%lld", what, n);
-    cli_printf("  %-16s %10.2f +- %.2f tok/s\n", name, rate->mean, rate->sd);
+    cli_printf("  %-16s %10.2f +- %.2f tok/s (median %.2f, %.2f to %.2f)\n",
+               name, rate->mean, rate->sd, rate->median, rate->min, rate->max);
 }
 
 static void print_human(const struct bench_args *a, const struct tlr_model *m,
@@ -218,10 +294,11 @@ static void print_human(const struct bench_args *a, const struct tlr_model *m,
 {
     char brand[49], text[2][24];
     tlr_cpu_brand(brand);
-    cli_printf("%s, %s, %d threads, %s kernels, %s\n",
+    cli_printf("%s, %s, %d threads, %s kernels, KV %s, inputs %s, %s\n",
                a->random ? a->random : a->model, main_type(tlr_model_file(m)),
                o->n_threads,
-               tlr_cpu_level_name((enum tlr_cpu_level)o->cpu_level), brand);
+               tlr_cpu_level_name((enum tlr_cpu_level)o->cpu_level),
+               cli_kv_name(o->kv), cli_act_name(o->act), brand);
     print_rate("pp", a->n_prompt, a->depth, &r->engine.prefill);
     print_rate("tg", a->n_gen, a->depth, &r->engine.decode);
     if (a->n_branches > 0)
@@ -230,11 +307,17 @@ static void print_human(const struct bench_args *a, const struct tlr_model *m,
     cli_printf("  reads %s of weights per token: %.2f GB/s of %.2f GB/s that "
                "memory gives (%.0f %%)\n",
                cli_bytes(text[0], sizeof text[0], r->bytes_per_token),
-               r->read_gb_s, r->stream.gb_s,
-               r->stream.gb_s > 0 ? r->read_gb_s / r->stream.gb_s * 100 : 0);
-    cli_printf("  load %.0f ms, first token %.0f ms, peak %s\n", r->load_ms,
-               r->engine.ttft_ms,
+               r->read_gb_s, r->stream.gb_s, read_share(r) * 100);
+    cli_printf("  load %.0f ms, first token of a prompt of %d %.0f ms after the "
+               "%s, peak %s\n", r->load_ms, FIRST_TOKENS, r->first_token_ms,
+               a->random ? "weights were made" : "process began",
                cli_bytes(text[1], sizeof text[1], r->peak_rss));
+    if (a->profile) {
+        cli_print_profile(&r->engine.profiles[TLR_BENCH_PREFILL], "prefill",
+                          false);
+        cli_print_profile(&r->engine.profiles[TLR_BENCH_DECODE], "decode",
+                          false);
+    }
 }
 
 static int measure(const struct bench_args *a, const struct tlr_model *m,
@@ -244,10 +327,12 @@ static int measure(const struct bench_args *a, const struct tlr_model *m,
     struct tlr_bench_options b = {
         .n_prompt = (uint32_t)a->n_prompt, .n_gen = (uint32_t)a->n_gen,
         .depth = (uint32_t)a->depth, .n_reps = (uint32_t)a->n_reps,
-        .n_branches = (uint32_t)a->n_branches, .cancelled = interrupted,
+        .n_branches = (uint32_t)a->n_branches, .n_first = FIRST_TOKENS,
+        .profile = a->profile, .cancelled = interrupted,
     };
     struct tlr_session *s = NULL;
-    o->n_ctx = tlr_bench_positions(&b);
+    if (o->n_ctx < tlr_bench_positions(&b))
+        o->n_ctx = tlr_bench_positions(&b);
     o->n_branches = b.n_branches;
     uint64_t begun = tlr_now_ns();
     int rc = tlr_session_new(&s, m, o, err);
@@ -259,11 +344,40 @@ static int measure(const struct bench_args *a, const struct tlr_model *m,
     tlr_session_free(s);
     if (rc)
         return rc;
-    r->bytes_per_token = tlr_model_bytes_per_token(m);
+    r->first_token_ms = a->random
+                            ? tlr_ms_between(r->ready_ns,
+                                             r->engine.first_token_ns)
+                            : cli_ms_since_start(r->engine.first_token_ns);
+    r->bytes_per_token = tlr_model_bytes_per_top(m); /* decode is greedy */
     r->read_gb_s = (double)r->bytes_per_token * r->engine.decode.mean / 1e9;
     /* Before the bandwidth buffer, which is no part of the engine. */
     r->peak_rss = tlr_peak_rss_bytes();
     return tlr_stream_measure(&r->stream, o->n_threads, err);
+}
+
+static int kernels(const struct bench_args *a, struct tlr_err *err)
+{
+    struct cli_kernels_args only = a->only;
+    only.json = a->json;
+    if (isnan(only.seconds))
+        only.seconds = 45;
+    if (!a->kernels)
+        return tlr_err_set(err, TLR_EUSAGE,
+                           "--op, --list, --seconds, --csv, --md and --svg go "
+                           "with --kernels");
+    if (a->model || a->random || a->profile)
+        return tlr_err_set(err, TLR_EUSAGE,
+                           "--kernels measures no model; leave out %s",
+                           a->model ? a->model
+                                    : a->random ? "--random" : "--profile");
+    if (only.json + only.csv + only.md > 1)
+        return tlr_err_set(err, TLR_EUSAGE,
+                           "--json, --csv and --md exclude one another");
+    if (only.list && (only.csv || only.md || only.svg))
+        return tlr_err_set(err, TLR_EUSAGE,
+                           "--list goes with --json or nothing: it measures "
+                           "nothing");
+    return cli_bench_kernels(&only, err);
 }
 
 static int bench(const void *args, struct tlr_err *err)
@@ -272,6 +386,9 @@ static int bench(const void *args, struct tlr_err *err)
     struct tlr_session_options o;
     struct tlr_model *m = NULL;
     struct outcome r = { 0 };
+    if (a->kernels || a->only.op || a->only.list || a->only.csv ||
+        a->only.md || a->only.svg || !isnan(a->only.seconds))
+        return kernels(a, err);
     if (!a->model == !a->random)
         return tlr_err_set(err, TLR_EUSAGE,
                            "expected a MODEL or --random NAME, found %s",
@@ -283,7 +400,7 @@ static int bench(const void *args, struct tlr_err *err)
     if (rc)
         return rc;
     cli_interrupt_hold();
-    rc = open_model(a, &m, &r.load_ms, err);
+    rc = open_model(a, &m, &r, err);
     if (!rc)
         rc = measure(a, m, &o, &r, err);
     cli_interrupt_release();
@@ -291,6 +408,7 @@ static int bench(const void *args, struct tlr_err *err)
         rc = print_json(a, m, &o, &r, err);
     else if (!rc)
         print_human(a, m, &o, &r);
+    tlr_bench_result_clear(&r.engine);
     tlr_model_close(m);
     return rc;
 }
@@ -306,8 +424,17 @@ const struct cli_verb cli_verb_bench = {
              "With --json: prefill_tok_s, decode_tok_s, "
              "weight_bytes_per_token, read_gb_s (weights read per second while "
              "decoding), stream_gb_s (what memory gives), peak_rss_bytes, "
-             "load_ms, ttft_ms (the prefill with its logits) and more. "
-             "GB are 1e9 bytes.",
+             "load_ms, ttft_ms (the prefill with its logits), first_token_ms "
+             "(from the start of the process, or of loading where the weights "
+             "are random, to the choice of a token after a prompt of 16; the "
+             "system counts starts in steps of 10 ms) and more; _median, _min "
+             "and _max beside each mean. GB are 1e9 bytes.\n\n"
+             "With --kernels each variant of each kernel is timed by itself on "
+             "one thread, with its operand cold (elsewhere in memory at each "
+             "call) and hot (in cache): time, bytes and operations a second, "
+             "the share of what memory's bandwidth or the measured arithmetic "
+             "peak allow, the ratio to the reference, and the processor's own "
+             "counters where it has some and the system gives them out.",
     .examples = examples,
     .operands = operands,
     .n_operands = CLI_COUNT(operands),

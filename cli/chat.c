@@ -46,6 +46,7 @@ static const struct cli_option options[] = {
                    "model's own limit, at most 4096)"),
     CLI_THREAD_OPTIONS(struct chat_args, session),
     CLI_KV_OPTION(struct chat_args, session),
+    CLI_ACT_OPTION(struct chat_args, session),
     { .name = "stats", .kind = CLI_FLAG,
       .at = offsetof(struct chat_args, stats),
       .help = "print speed and choices after each reply, on standard error" },

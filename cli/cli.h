@@ -51,6 +51,7 @@ bool cli_interrupted(void);
  * On a terminal one line that is redrawn, otherwise now and then a line. */
 struct cli_progress {
     const char *label;
+    const char *unit; /* of what is counted, where it is not bytes */
     bool counts_bytes;
     uint64_t begun_ns, drawn_ns;
     int tenth;     /* last one printed */
@@ -69,6 +70,7 @@ struct cli_session_args {
     int64_t ctx;
     const char *cpu;
     const char *kv;
+    const char *act;
 };
 
 #define CLI_LEVEL_WORD(id, name) name "|"
@@ -89,8 +91,13 @@ struct cli_session_args {
       .unset = "TLR_CPU, else auto: the machine's best" }
 #define CLI_KV_OPTION(type, field)                                             \
     { .name = "kv", .kind = CLI_CHOICE, .at = offsetof(type, field.kv),        \
-      .value = "f32|f16|auto", .help = "number type of the KV cache",          \
+      .value = "f32|f16|q8|auto", .help = "number type of the KV cache",       \
       .fallback = "auto" }
+#define CLI_ACT_OPTION(type, field)                                            \
+    { .name = "act", .kind = CLI_CHOICE, .at = offsetof(type, field.act),      \
+      .value = "int8|int16|auto", .fallback = "auto",                          \
+      .help = "how finely the inputs of q8 and q4 weights are rounded; int16 " \
+              "is for models with massive activations" }
 
 /* Fills the session options from the common ones; n_ctx stays 0 when not
  * given.  More threads than the machine has, and a level that it has not, are
@@ -98,6 +105,10 @@ struct cli_session_args {
 int cli_session_options(struct tlr_session_options *out,
                         const struct cli_session_args *args,
                         struct tlr_err *err);
+
+/* Milliseconds from the start of this process to a reading of tlr_now_ns, in
+ * steps of 10 ms; 0 where the system does not tell. */
+double cli_ms_since_start(uint64_t at_ns);
 
 /* Opens a model.  With load false its pages are left on disk until used. */
 int cli_model_open(struct tlr_model **out, const char *path, bool load,

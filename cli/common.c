@@ -3,22 +3,25 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/hash.h"
 #include "base/pool.h"
 #include "cli/cli.h"
 #include "cli/output.h"
 
-/* "ref, avx2" */
-static void level_names(char *out, size_t cap, int highest)
+/* "ref, avx2": those that this machine has. */
+static void level_names(char *out, size_t cap)
 {
     size_t n = 0;
     out[0] = '\0';
-    for (int i = 0; i <= highest && n < cap; i++)
-        n += (size_t)snprintf(out + n, cap - n, "%s%s", i ? ", " : "",
-                              tlr_cpu_level_name((enum tlr_cpu_level)i));
+    for (int i = 0; i < TLR_N_CPU_LEVELS && n < cap; i++)
+        if (tlr_cpu_has((enum tlr_cpu_level)i))
+            n += (size_t)snprintf(out + n, cap - n, "%s%s", n ? ", " : "",
+                                  tlr_cpu_level_name((enum tlr_cpu_level)i));
 }
 
 static int choose_level(const char *option, int *out, struct tlr_err *err)
@@ -32,13 +35,13 @@ static int choose_level(const char *option, int *out, struct tlr_err *err)
     if (!name || !name[0] || strcmp(name, "auto") == 0)
         return 0;
     char has[128];
-    enum tlr_cpu_level level, best = tlr_cpu_detect();
-    level_names(has, sizeof has, (int)best);
+    enum tlr_cpu_level level;
+    level_names(has, sizeof has);
     if (!tlr_cpu_level_parse(name, &level))
         return tlr_err_set(err, TLR_EUSAGE,
                            "%s: no level is called '%s'; this machine has %s",
                            from, name, has);
-    if (level > best)
+    if (!tlr_cpu_has(level))
         return tlr_err_set(err, TLR_EUSAGE,
                            "%s: this machine cannot run %s; it has %s", from,
                            name, has);
@@ -62,9 +65,50 @@ int cli_session_options(struct tlr_session_options *out,
                                (long long)args->threads);
         out->n_threads = (int)args->threads;
     }
-    if (args->kv && strcmp(args->kv, "auto") != 0)
-        out->kv = strcmp(args->kv, "f32") == 0 ? TLR_KV_F32 : TLR_KV_F16;
+    static const struct {
+        const char *name;
+        int value;
+    } kvs[] = { { "f32", TLR_KV_F32 }, { "f16", TLR_KV_F16 },
+                { "q8", TLR_KV_Q8 } },
+      acts[] = { { "int8", TLR_ACT_INT8 }, { "int16", TLR_ACT_INT16 } };
+    for (size_t i = 0; args->kv && i < CLI_COUNT(kvs); i++)
+        if (strcmp(args->kv, kvs[i].name) == 0)
+            out->kv = (enum tlr_kv_type)kvs[i].value;
+    for (size_t i = 0; args->act && i < CLI_COUNT(acts); i++)
+        if (strcmp(args->act, acts[i].name) == 0)
+            out->act = (enum tlr_act)acts[i].value;
     return choose_level(args->cpu, &out->cpu_level, err);
+}
+
+/* Field 22 of /proc/self/stat: ticks from the start of the machine; the second
+ * field may hold blanks and brackets, so count from the last bracket. */
+static uint64_t started_ns(void)
+{
+#ifdef __linux__
+    char text[1024];
+    unsigned long long ticks;
+    struct timespec boot, now;
+    if (tlr_read_text(text, sizeof text, "/proc/self/stat") <= 0)
+        return 0;
+    const char *p = strrchr(text, ')');
+    for (int field = 2; p && field < 22; field++)
+        p = strchr(p + 1, ' ');
+    if (!p || sscanf(p, " %llu", &ticks) != 1 ||
+        clock_gettime(CLOCK_BOOTTIME, &boot) != 0 ||
+        clock_gettime(CLOCK_MONOTONIC, &now) != 0)
+        return 0;
+    uint64_t age = (uint64_t)boot.tv_sec * 1000000000u + (uint64_t)boot.tv_nsec -
+                   ticks * (1000000000u / (uint64_t)sysconf(_SC_CLK_TCK));
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec - age;
+#else
+    return 0;
+#endif
+}
+
+double cli_ms_since_start(uint64_t at_ns)
+{
+    uint64_t from = started_ns();
+    return from > 0 && from < at_ns ? tlr_ms_between(from, at_ns) : 0;
 }
 
 int cli_model_open(struct tlr_model **out, const char *path, bool load,

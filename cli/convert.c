@@ -3,12 +3,17 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/file.h"
+#include "base/mem.h"
 #include "cli/cli.h"
 #include "cli/output.h"
 #include "convert/convert.h"
 
+enum { MAX_TEXT_BYTES = 256 << 20 };
+
 struct convert_args {
-    const char *src, *out, *type;
+    const char *src, *out, *type, *calibrate;
+    int64_t calibrate_tok;
     bool verify, json;
 };
 
@@ -29,6 +34,15 @@ static const struct cli_option options[] = {
               "bits that can be searched like 4, the plain ones do not",
       .unset = "what a .gguf file holds, where that fits without loss, else "
                "q8" },
+    { .name = "calibrate", .kind = CLI_FILE,
+      .at = offsetof(struct convert_args, calibrate), .value = "TEXT",
+      .help = "a text of the kind that the model will read, in plain UTF-8: "
+              "q4n matrices are rounded so that their errors cancel on it, "
+              "which takes minutes" },
+    { .name = "calibrate-tokens", .kind = CLI_INT,
+      .at = offsetof(struct convert_args, calibrate_tok), .value = "N",
+      .help = "tokens of that text to read", .fallback = "16384", .min = 512,
+      .max = 1048576 },
     { .name = "verify", .kind = CLI_FLAG,
       .at = offsetof(struct convert_args, verify),
       .help = "read both again and compare every number before an old model is "
@@ -48,14 +62,16 @@ static const char *const examples[] = {
 
 struct shown {
     struct cli_progress progress;
-    bool verify; /* the second half of the bytes */
+    bool verify; /* the last source_bytes of the total */
+    bool calibrate;
 };
 
 static int on_progress(void *ctx, uint64_t done, uint64_t total,
                        const char *tensor)
 {
     struct shown *s = ctx;
-    if (s->verify && done >= total / 2)
+    uint64_t parts = s->calibrate ? 6 : 2; /* of which verify is the last */
+    if (s->verify && done >= total - total / parts)
         s->progress.label = "verify";
     cli_progress_set(&s->progress, done, total, tensor);
     return cli_interrupted();
@@ -133,15 +149,26 @@ static void print_report(const struct convert_args *a,
 static int convert_shown(const struct convert_args *a, struct tlr_source *src,
                          struct tlr_convert_report *r, struct tlr_err *err)
 {
-    struct shown shown = { .verify = a->verify };
+    struct shown shown = { .verify = a->verify,
+                           .calibrate = a->calibrate != NULL };
     struct tlr_convert_options o = { .type = -1, .verify = a->verify,
                                      .progress = on_progress,
                                      .progress_ctx = &shown };
     if (a->type)
         tlr_convert_type_parse(a->type, &o.type);
+    char *text = NULL;
+    if (a->calibrate) {
+        int rc = tlr_read_file(&text, &o.calibration_bytes, a->calibrate,
+                               MAX_TEXT_BYTES, err);
+        if (rc)
+            return rc;
+        o.calibration_text = text;
+        o.calibration_tok = (uint32_t)a->calibrate_tok;
+    }
     cli_progress_begin(&shown.progress, "convert", true);
     int rc = tlr_convert(src, a->out, &o, r, err);
     cli_progress_end(&shown.progress);
+    tlr_free(text);
     return rc;
 }
 

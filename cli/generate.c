@@ -106,6 +106,14 @@ static int add_id(struct cli_generate *g, struct tlr_utf8_stream *utf8,
     return 0;
 }
 
+/* What a step must make for pick: few of the best logits come from the hidden
+ * state alone, for less. */
+static unsigned step_flags(const struct cli_generate *g)
+{
+    uint32_t n_top = tlr_sampler_n_top(g->sampler);
+    return n_top == 0 || n_top > TLR_TOP_MAX ? TLR_STEP_LOGITS : 0;
+}
+
 static int prefill(struct cli_generate *g, struct tlr_err *err)
 {
     uint64_t begun = tlr_now_ns();
@@ -119,7 +127,7 @@ static int prefill(struct cli_generate *g, struct tlr_err *err)
             n = PREFILL_STEP;
         bool last = i + n == g->n_prompt;
         int rc = tlr_prefill(g->session, g->prompt + i, n,
-                             last ? TLR_STEP_LOGITS : 0, err);
+                             last ? step_flags(g) : 0, err);
         if (rc)
             return rc;
         i += n;
@@ -128,10 +136,20 @@ static int prefill(struct cli_generate *g, struct tlr_err *err)
     return 0;
 }
 
-static int32_t pick(struct cli_generate *g)
+static int pick(struct cli_generate *g, int32_t *id, struct tlr_err *err)
 {
-    return tlr_sample(g->sampler, tlr_logits(g->session),
-                      tlr_ids_of(g->session), tlr_pos(g->session));
+    if (step_flags(g) & TLR_STEP_LOGITS) {
+        *id = tlr_sample(g->sampler, tlr_logits(g->session),
+                         tlr_ids_of(g->session), tlr_pos(g->session));
+        return 0;
+    }
+    int32_t ids[TLR_TOP_MAX];
+    float logits[TLR_TOP_MAX];
+    int rc = tlr_top(g->session, (int)tlr_sampler_n_top(g->sampler), ids,
+                     logits, err);
+    if (!rc)
+        *id = tlr_sample_top(g->sampler, ids, logits);
+    return rc;
 }
 
 /* From the logits after the prompt to the end of the text. */
@@ -140,14 +158,17 @@ static int decode(struct cli_generate *g, struct tlr_utf8_stream *utf8,
 {
     uint32_t n_ctx = tlr_session_options_used(g->session)->n_ctx;
     for (;;) {
-        int32_t id = pick(g);
+        int32_t id;
+        int rc = pick(g, &id, err);
+        if (rc)
+            return rc;
         if (g->ids.n == 0)
             g->ttft_ms = tlr_ms_between(g->begun_ns, tlr_now_ns());
         g->finish = CLI_FINISH_STOP;
         if (tlr_generation_is_eos(g->generation, id))
             return 0;
         bool stopped;
-        int rc = add_id(g, utf8, id, &stopped, err);
+        rc = add_id(g, utf8, id, &stopped, err);
         if (rc)
             return rc;
         g->pending = id;
@@ -160,7 +181,7 @@ static int decode(struct cli_generate *g, struct tlr_utf8_stream *utf8,
         g->finish = CLI_FINISH_CANCELLED;
         if (cli_interrupted() || cli_out_failed())
             return 0;
-        rc = tlr_decode(g->session, id, TLR_STEP_LOGITS, err);
+        rc = tlr_decode(g->session, id, step_flags(g), err);
         if (rc)
             return rc;
         g->pending = -1;
@@ -230,7 +251,14 @@ int cli_check_fits(const struct tlr_session *s, const struct tlr_model *m,
 
 const char *cli_kv_name(enum tlr_kv_type kv)
 {
-    return kv == TLR_KV_F32 ? "f32" : kv == TLR_KV_F16 ? "f16" : "auto";
+    static const char *const names[] = { "auto", "f32", "f16", "q8" };
+    return names[kv];
+}
+
+const char *cli_act_name(enum tlr_act act)
+{
+    static const char *const names[] = { "auto", "int8", "int16" };
+    return names[act];
 }
 
 void cli_print_stats(const struct cli_generate *g, double load_ms,

@@ -58,5 +58,6 @@ int cli_check_fits(const struct tlr_session *s, const struct tlr_model *m,
 void cli_print_stats(const struct cli_generate *g, double load_ms,
                      const char *template_name, uint64_t seed);
 const char *cli_kv_name(enum tlr_kv_type kv);
+const char *cli_act_name(enum tlr_act act);
 
 #endif

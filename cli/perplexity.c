@@ -54,6 +54,7 @@ static const struct cli_option options[] = {
               "second half" },
     CLI_THREAD_OPTIONS(struct perplexity_args, session),
     CLI_KV_OPTION(struct perplexity_args, session),
+    CLI_ACT_OPTION(struct perplexity_args, session),
     { .name = "json", .kind = CLI_FLAG,
       .at = offsetof(struct perplexity_args, json),
       .help = "print one JSON object" },

@@ -12,7 +12,7 @@ void cli_progress_begin(struct cli_progress *p, const char *label,
 {
     uint64_t now = tlr_now_ns();
     *p = (struct cli_progress){ .label = label, .counts_bytes = counts_bytes,
-                                .begun_ns = now, .drawn_ns = now };
+                                .unit = "tok", .begun_ns = now, .drawn_ns = now };
 }
 
 /* "123.4 MiB/s, 0:42 left" */
@@ -29,7 +29,7 @@ static void rate_text(const struct cli_progress *p, uint64_t now, uint64_t done,
     if (p->counts_bytes)
         cli_bytes(amount, sizeof amount, (uint64_t)rate);
     else
-        snprintf(amount, sizeof amount, "%.0f tok", rate);
+        snprintf(amount, sizeof amount, "%.0f %s", rate, p->unit);
     unsigned left = (unsigned)((double)(total - done) / rate + 0.5);
     snprintf(out, cap, "%s/s, %u:%02u left", amount, left / 60, left % 60);
 }

@@ -48,6 +48,7 @@ static const struct cli_option options[] = {
                    "the model's own limit, at most 4096)"),
     CLI_THREAD_OPTIONS(struct run_args, session),
     CLI_KV_OPTION(struct run_args, session),
+    CLI_ACT_OPTION(struct run_args, session),
     { .name = "stats", .kind = CLI_FLAG, .at = offsetof(struct run_args, stats),
       .help = "print speed, memory and every choice that was made, on standard "
               "error" },
