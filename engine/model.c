@@ -244,3 +244,13 @@ uint64_t tlr_model_bytes_per_token(const struct tlr_model *m)
 {
     return m->bytes_per_token;
 }
+
+uint64_t tlr_model_bytes_per_top(const struct tlr_model *m)
+{
+    if (m->head->type != TLR_Q8P) {
+        return m->bytes_per_token;
+    }
+    return m->bytes_per_token - m->head->n_bytes /
+                                    (TLR_HIGH_BYTES + TLR_LOW_BYTES) *
+                                    TLR_LOW_BYTES;
+}

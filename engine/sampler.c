@@ -172,6 +172,38 @@ static double top_k_total(struct tlr_sampler *s, uint32_t n_keep, float max)
     return total;
 }
 
+/* From the most best candidates, whose best logit is max: the smallest set that
+ * holds top_p of total, min-p inside it, one draw.  popped: they lie at the
+ * heap's end already. */
+static int32_t draw_top(struct tlr_sampler *s, uint32_t most, bool popped,
+                        double total, float max)
+{
+    uint32_t n = s->n_vocab, n_kept = 0;
+    float t = s->g.temperature;
+    double share = total * (double)s->g.top_p, sum = 0.0;
+    for (uint32_t i = 0; i < most; i++) {
+        struct candidate c = popped ? s->heap[n - 1 - i] : pop(s->heap, n - i);
+        double w = weight(c.logit, max, t);
+        if (i > 0 && (w < (double)s->g.min_p || w == 0.0)) {
+            break;
+        }
+        n_kept++;
+        sum += w;
+        if (s->g.top_p < 1.0f && sum >= share) {
+            break;
+        }
+    }
+    double left = draw(s, sum);
+    for (uint32_t i = 0; i < n_kept; i++) {
+        struct candidate c = s->heap[n - 1 - i];
+        left -= weight(c.logit, max, t);
+        if (left < 0.0) {
+            return c.id;
+        }
+    }
+    return s->heap[n - 1].id; /* rounding left a sliver: the best */
+}
+
 static int32_t sample_top(struct tlr_sampler *s, int32_t best, bool has_k)
 {
     uint32_t n = s->n_vocab;
@@ -188,32 +220,7 @@ static int32_t sample_top(struct tlr_sampler *s, int32_t best, bool has_k)
     if (has_k) {
         total = top_k_total(s, most, max);
     }
-    /* Best first: the smallest set that holds top_p, then min-p inside it. */
-    double share = total * (double)s->g.top_p, sum = 0.0, kept = 0.0;
-    uint32_t n_kept = 0;
-    for (uint32_t i = 0; i < most; i++) {
-        struct candidate c =
-            has_k ? s->heap[n - 1 - i] : pop(s->heap, n - i);
-        double w = weight(c.logit, max, t);
-        if (i > 0 && (w < (double)s->g.min_p || w == 0.0)) {
-            break;
-        }
-        n_kept++;
-        kept += w;
-        sum += w;
-        if (s->g.top_p < 1.0f && sum >= share) {
-            break;
-        }
-    }
-    double left = draw(s, kept);
-    for (uint32_t i = 0; i < n_kept; i++) {
-        struct candidate c = s->heap[n - 1 - i];
-        left -= weight(c.logit, max, t);
-        if (left < 0.0) {
-            return c.id;
-        }
-    }
-    return best;
+    return draw_top(s, most, has_k, total, max);
 }
 
 /* Keskar et al. 2019 (CTRL), section 4.1, with Hugging Face's rule for
@@ -251,4 +258,33 @@ int32_t tlr_sample(struct tlr_sampler *s, const float *logits,
     bool has_k = s->g.top_k > 0 && (uint32_t)s->g.top_k < s->n_vocab;
     return has_k || s->g.top_p < 1.0f ? sample_top(s, best, has_k)
                                       : sample_all(s, best);
+}
+
+uint32_t tlr_sampler_n_top(const struct tlr_sampler *s)
+{
+    if (s->g.repeat_penalty != 1.0f) {
+        return 0;
+    }
+    if (!(s->g.temperature > 0.0f)) {
+        return 1;
+    }
+    return s->g.top_k > 0 && (uint32_t)s->g.top_k < s->n_vocab
+               ? (uint32_t)s->g.top_k
+               : 0;
+}
+
+int32_t tlr_sample_top(struct tlr_sampler *s, const int32_t *ids,
+                       const float *logits)
+{
+    uint32_t n_top = tlr_sampler_n_top(s), n = s->n_vocab;
+    float max = logits[0];
+    if (!(s->g.temperature > 0.0f) || !isfinite(max)) {
+        return ids[0];
+    }
+    double total = 0.0;
+    for (uint32_t i = 0; i < n_top; i++) {
+        s->heap[n - 1 - i] = (struct candidate){logits[i], ids[i]};
+        total += weight(logits[i], max, s->g.temperature);
+    }
+    return draw_top(s, n_top, true, total, max);
 }

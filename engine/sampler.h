@@ -25,6 +25,15 @@ void tlr_sampler_free(struct tlr_sampler *s);
 int32_t tlr_sample(struct tlr_sampler *s, const float *logits,
                    const int32_t *history, size_t n_history);
 
+/* How many of the best logits tlr_sample looks at, whatever the others are; 0:
+ * at all of them (a penalty, or neither greedy nor top-k). */
+uint32_t tlr_sampler_n_top(const struct tlr_sampler *s);
+
+/* The same id and the same draw as tlr_sample, from these alone: the best first,
+ * of equal logits the lower id (tlr_top). */
+int32_t tlr_sample_top(struct tlr_sampler *s, const int32_t *ids,
+                       const float *logits);
+
 /* Index of the largest of x[n]; the lowest index wins ties; NaN never wins. */
 int32_t tlr_argmax(const float *x, uint32_t n);
 

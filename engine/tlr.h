@@ -50,6 +50,9 @@ uint32_t tlr_model_n_ids(const struct tlr_model *m);
 /* Bytes of weights that one decoded token reads (head included, embedding row
  * not). */
 uint64_t tlr_model_bytes_per_token(const struct tlr_model *m);
+/* The same where tlr_top picks the token: of a head in two planes, the high one
+ * (what is looked at again in the low one is left out). */
+uint64_t tlr_model_bytes_per_top(const struct tlr_model *m);
 
 /* ---- session ---- */
 

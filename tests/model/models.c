@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/hash.h"
@@ -12,6 +13,21 @@
 void must(int rc, const struct tlr_err *err)
 {
     ck_assert_msg(rc == 0, "%s: %s", tlr_err_name(rc), err->text);
+}
+
+/* What edited_model changes; NULL: nothing. */
+static const char *edited_tensor;
+static edit_rows_fn *edit_rows;
+
+static void read_rows(struct tlr_source *src, uint32_t i,
+                      const struct tlr_tensor_want *t, uint32_t first,
+                      uint32_t n, float *rows)
+{
+    struct tlr_err err = TLR_ERR_INIT;
+    must(src->ops->read_rows(src, i, first, n, rows, &err), &err);
+    if (edited_tensor && strcmp(t->name, edited_tensor) == 0) {
+        edit_rows(rows, first, n, t->n_cols);
+    }
 }
 
 /* q8p: a group of rows at a time, from the numbers of q8. */
@@ -29,7 +45,7 @@ static void write_planes(struct tlr_writer *w, struct tlr_source *src,
              r += TLR_TILE_ROWS) {
             uint32_t n = t->n_rows - first - r;
             n = n < TLR_TILE_ROWS ? n : TLR_TILE_ROWS;
-            must(src->ops->read_rows(src, i, first + r, n, rows, &err), &err);
+            read_rows(src, i, t, first + r, n, rows);
             tlr_band_encode(TLR_Q8, band, rows, (int)n, (int)t->n_cols);
             tlr_planes_put_band(group, (int)r, band, (int)n, (int)t->n_cols);
         }
@@ -52,7 +68,7 @@ static void write_tensor(struct tlr_writer *w, struct tlr_source *src,
     for (uint32_t row = 0; row < t.n_rows; row += TLR_TILE_ROWS) {
         uint32_t n = t.n_rows - row;
         n = n < TLR_TILE_ROWS ? n : TLR_TILE_ROWS;
-        must(src->ops->read_rows(src, i, row, n, rows, &err), &err);
+        read_rows(src, i, &t, row, n, rows);
         tlr_band_encode(type, band, rows, (int)n, (int)t.n_cols);
         uint64_t n_bytes = tlr_matrix_bytes(type, n, t.n_cols);
         must(tlr_writer_data(w, band, (size_t)n_bytes, &err), &err);
@@ -124,6 +140,16 @@ struct tlr_model *random_model(const char *name, enum tlr_type type)
     close(fd);
     struct tlr_model *m = NULL;
     must(tlr_model_from_file(&m, file, &err), &err);
+    return m;
+}
+
+struct tlr_model *edited_model(const char *name, enum tlr_type type,
+                               const char *tensor, edit_rows_fn *edit)
+{
+    edited_tensor = tensor;
+    edit_rows = edit;
+    struct tlr_model *m = random_model(name, type);
+    edited_tensor = NULL;
     return m;
 }
 

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "engine/head.h"
 #include "engine/tlr.h"
 #include "kernels/kernels.h"
 #include "tests/support/tlr_check.h"
@@ -23,6 +24,13 @@ void random_model_write(const char *name, enum tlr_type type,
                         const char *path);
 
 /* Session with these options; cpu_level from TLR_CPU, else the best. */
+/* The same with the rows of one tensor changed before they are rounded: rows
+ * f32 [n, n_cols], the first of which is row `first`. */
+typedef void edit_rows_fn(float *rows, uint32_t first, uint32_t n,
+                          uint32_t n_cols);
+struct tlr_model *edited_model(const char *name, enum tlr_type type,
+                               const char *tensor, edit_rows_fn *edit);
+
 struct tlr_session *new_session(const struct tlr_model *m,
                                 struct tlr_session_options o);
 

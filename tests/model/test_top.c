@@ -1,0 +1,246 @@
+/* test_top.c - the best ids without all logits: the ids and bits of a search
+ * through all of them, for ordinary weights and for such as make it hard. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/hash.h"
+#include "engine/sampler.h"
+#include "tests/model/models.h"
+
+enum { N_TOK = 40 };
+
+/* The definition: sort by logit, then by id. */
+static int compare(const void *a, const void *b)
+{
+    const struct tlr_candidate *x = a, *y = b;
+    if (x->logit != y->logit) {
+        return x->logit > y->logit ? -1 : 1;
+    }
+    return x->id < y->id ? -1 : 1;
+}
+
+static void check_top(struct tlr_session *s, const float *logits, uint32_t n,
+                      int k)
+{
+    struct tlr_candidate *all = malloc(n * sizeof *all);
+    int32_t ids[TLR_TOP_MAX];
+    float found[TLR_TOP_MAX];
+    ck_assert(all != NULL);
+    for (uint32_t i = 0; i < n; i++) {
+        all[i] = (struct tlr_candidate){logits[i], (int32_t)i};
+    }
+    qsort(all, n, sizeof *all, compare);
+    MUST(tlr_top(s, k, ids, found, &must_err));
+    for (int i = 0; i < k; i++) {
+        ck_assert_int_eq(ids[i], all[i].id);
+        ck_assert_mem_eq(&found[i], &all[i].logit, sizeof found[i]);
+    }
+    ck_assert_int_eq(all[0].id, tlr_argmax(logits, n));
+    free(all);
+}
+
+/* Two sessions step by step: one has the logits, the other searches. */
+static struct tlr_top_counts check_model(const struct tlr_model *m,
+                                         struct tlr_session_options o)
+{
+    static const int ks[] = {1, 2, 5, 40, TLR_TOP_MAX};
+    o.n_ctx = N_TOK;
+    struct tlr_session *full = new_session(m, o), *s = new_session(m, o);
+    uint32_t n_ids = tlr_model_n_ids(m);
+    int32_t ids[N_TOK];
+    golden_ids(m, ids, N_TOK);
+    for (int t = 0; t < N_TOK; t++) {
+        MUST(tlr_decode(full, ids[t], TLR_STEP_LOGITS, &must_err));
+        MUST(tlr_decode(s, ids[t], 0, &must_err));
+        for (size_t i = 0; i < sizeof ks / sizeof ks[0]; i++) {
+            check_top(s, tlr_logits(full), n_ids, ks[i]);
+            check_top(full, tlr_logits(full), n_ids, ks[i]);
+        }
+        ck_assert_ptr_null(tlr_logits(s));
+        ck_assert_mem_eq(tlr_hidden(s), tlr_hidden(full), sizeof(float));
+    }
+    struct tlr_top_counts counts = tlr_top_read(s);
+    ck_assert_uint_eq(counts.n_calls, N_TOK * sizeof ks / sizeof ks[0]);
+    tlr_session_free(full);
+    tlr_session_free(s);
+    return counts;
+}
+
+START_TEST(top_is_the_best_of_all)
+{
+    struct tlr_model *m = random_model("tiny-qwen2", (enum tlr_type)_i);
+    for (int n_threads = 1; n_threads <= 3; n_threads++) {
+        struct tlr_top_counts c = check_model(
+            m, (struct tlr_session_options){.n_threads = n_threads});
+        if (_i == TLR_Q8P) {
+            ck_assert_uint_lt(c.n_full, c.n_calls); /* it did search */
+            ck_assert_uint_gt(c.n_survivors, 0);
+        } else {
+            ck_assert_uint_eq(c.n_full, c.n_calls);
+        }
+    }
+    check_model(m, (struct tlr_session_options){.act = TLR_ACT_INT16});
+    tlr_model_close(m);
+}
+END_TEST
+
+/* ---- heads that make it hard ---- */
+
+static float *head_row(float *rows, uint32_t i, uint32_t n_cols)
+{
+    return rows + (size_t)i * n_cols;
+}
+
+/* Every row is the first one, so all logits are equal. */
+static void all_equal(float *rows, uint32_t first, uint32_t n, uint32_t n_cols)
+{
+    (void)first;
+    for (uint32_t i = 0; i < n; i++) {
+        for (uint32_t c = 0; c < n_cols; c++) {
+            head_row(rows, i, n_cols)[c] =
+                (float)((int)(tlr_hash_u64(5, c) % 201) - 100);
+        }
+    }
+}
+
+/* Seven different rows in turn: each logit occurs dozens of times. */
+static void ties(float *rows, uint32_t first, uint32_t n, uint32_t n_cols)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        for (uint32_t c = 0; c < n_cols; c++) {
+            uint64_t h = tlr_hash_u64((first + i) % 7, c);
+            head_row(rows, i, n_cols)[c] = (float)((int)(h % 201) - 100);
+        }
+    }
+}
+
+/* A block a thousand times the others in some rows. */
+static void outliers(float *rows, uint32_t first, uint32_t n, uint32_t n_cols)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        for (uint32_t c = 0; (first + i) % 5 == 0 && c < 32; c++) {
+            head_row(rows, i, n_cols)[c] *= 1000;
+        }
+    }
+}
+
+/* All nothing but one row. */
+static void zeros(float *rows, uint32_t first, uint32_t n, uint32_t n_cols)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        for (uint32_t c = 0; first + i != 77 && c < n_cols; c++) {
+            head_row(rows, i, n_cols)[c] = 0;
+        }
+    }
+}
+
+/* Pairs of rows that differ in one low nibble. */
+static void twins(float *rows, uint32_t first, uint32_t n, uint32_t n_cols)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        for (uint32_t c = 0; c < n_cols; c++) {
+            uint64_t h = tlr_hash_u64((first + i) / 2, c);
+            float x = (float)((int)(h % 255) - 127);
+            head_row(rows, i, n_cols)[c] =
+                c % 32 == 31 ? 127 : c == 3 ? x + (float)(i % 2) : x;
+        }
+    }
+}
+
+static const struct {
+    const char *name;
+    edit_rows_fn *edit;
+} hard[] = {{"all equal", all_equal}, {"ties", ties},   {"outliers", outliers},
+            {"zeros", zeros},         {"twins", twins}};
+enum { N_HARD = sizeof hard / sizeof hard[0] };
+
+START_TEST(hard_heads_are_searched_right)
+{
+    struct tlr_model *m =
+        edited_model("tiny-llama", TLR_Q8P, "embed", hard[_i].edit);
+    struct tlr_top_counts c =
+        check_model(m, (struct tlr_session_options){.n_threads = 2});
+    printf("top: %s: %llu calls, %llu rows looked at again, %llu full passes\n",
+           hard[_i].name, (unsigned long long)c.n_calls,
+           (unsigned long long)c.n_survivors, (unsigned long long)c.n_full);
+    check_model(m, (struct tlr_session_options){.act = TLR_ACT_INT16});
+    tlr_model_close(m);
+}
+END_TEST
+
+START_TEST(wrong_uses_are_refused)
+{
+    struct tlr_model *m = random_model("tiny-llama", TLR_Q8P);
+    struct tlr_session *s =
+        new_session(m, (struct tlr_session_options){.n_ctx = 8});
+    struct tlr_err err = TLR_ERR_INIT;
+    int32_t ids[TLR_TOP_MAX + 1];
+    float logits[TLR_TOP_MAX + 1];
+    ck_assert_int_eq(tlr_top(s, 1, ids, logits, &err), TLR_EUSAGE);
+    ck_assert_ptr_nonnull(strstr(err.text, "decode a token first"));
+    MUST(tlr_decode(s, 1, 0, &must_err));
+    tlr_err_clear(&err);
+    ck_assert_int_eq(tlr_top(s, 0, ids, logits, &err), TLR_EUSAGE);
+    tlr_err_clear(&err);
+    ck_assert_int_eq(tlr_top(s, TLR_TOP_MAX + 1, ids, logits, &err),
+                     TLR_EUSAGE);
+    ck_assert_ptr_nonnull(strstr(err.text, "found 65"));
+    MUST(tlr_top(s, 1, ids, logits, &must_err));
+    tlr_session_free(s);
+    tlr_model_close(m);
+}
+END_TEST
+
+/* The same draws from the best logits as from all of them. */
+START_TEST(sampling_from_the_best)
+{
+    struct tlr_model *m = random_model("tiny-qwen3", TLR_Q8P);
+    struct tlr_session *s =
+        new_session(m, (struct tlr_session_options){.n_ctx = N_TOK});
+    struct tlr_generation g = *tlr_model_generation(m);
+    g.temperature = _i ? 1.5f : 0;
+    g.top_k = _i ? 5 * _i : 0;
+    g.top_p = _i > 2 ? 0.8f : 1;
+    g.min_p = _i > 3 ? 0.1f : 0;
+    g.repeat_penalty = 1;
+    struct tlr_sampler *a = NULL, *b = NULL;
+    MUST(tlr_sampler_new(&a, &g, 320, 9, &must_err));
+    MUST(tlr_sampler_new(&b, &g, 320, 9, &must_err));
+    int k = (int)tlr_sampler_n_top(a);
+    ck_assert_int_eq(k, _i ? 5 * _i : 1);
+    int32_t id = 3, ids[TLR_TOP_MAX];
+    float best[TLR_TOP_MAX];
+    for (int t = 0; t < N_TOK; t++) {
+        MUST(tlr_decode(s, id, 0, &must_err));
+        for (int i = 0; i < 20; i++) {
+            MUST(tlr_top(s, k, ids, best, &must_err));
+            id = tlr_sample_top(a, ids, best);
+            MUST(tlr_run_head(s, &must_err));
+            ck_assert_int_eq(id, tlr_sample(b, tlr_logits(s), NULL, 0));
+        }
+    }
+    g.repeat_penalty = 1.1f;
+    tlr_sampler_free(a);
+    MUST(tlr_sampler_new(&a, &g, 320, 9, &must_err));
+    ck_assert_uint_eq(tlr_sampler_n_top(a), 0);
+    tlr_sampler_free(a);
+    tlr_sampler_free(b);
+    tlr_session_free(s);
+    tlr_model_close(m);
+}
+END_TEST
+
+Suite *suite_top(void);
+Suite *suite_top(void)
+{
+    Suite *s = suite_create("top");
+    TCase *tc = tcase_create("top");
+    tcase_set_timeout(tc, 120);
+    tcase_add_loop_test(tc, top_is_the_best_of_all, 0, TLR_N_TYPES);
+    tcase_add_loop_test(tc, hard_heads_are_searched_right, 0, N_HARD);
+    tcase_add_test(tc, wrong_uses_are_refused);
+    tcase_add_loop_test(tc, sampling_from_the_best, 0, 6);
+    suite_add_tcase(s, tc);
+    return s;
+}
