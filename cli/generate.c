@@ -162,8 +162,11 @@ static int decode(struct cli_generate *g, struct tlr_utf8_stream *utf8,
         int rc = pick(g, &id, err);
         if (rc)
             return rc;
-        if (g->ids.n == 0)
-            g->ttft_ms = tlr_ms_between(g->begun_ns, tlr_now_ns());
+        if (g->ids.n == 0 && g->ttft_ms <= 0) {
+            uint64_t now = tlr_now_ns();
+            g->ttft_ms = tlr_ms_between(g->begun_ns, now);
+            g->first_token_ms = g->from_start ? cli_ms_since_start(now) : 0;
+        }
         g->finish = CLI_FINISH_STOP;
         if (tlr_generation_is_eos(g->generation, id))
             return 0;
@@ -189,18 +192,38 @@ static int decode(struct cli_generate *g, struct tlr_utf8_stream *utf8,
     }
 }
 
+/* Takes what was counted so far for the prompt, and begins to count anew. */
+static int split_profile(struct cli_generate *g, struct tlr_err *err)
+{
+    struct tlr_profile p = tlr_profile_read(g->session);
+    size_t n = ((size_t)p.n_layers + 1) * TLR_N_PROFILE_OPS;
+    g->prefill_ns = tlr_calloc(n, sizeof *g->prefill_ns);
+    if (!g->prefill_ns)
+        return tlr_err_nomem(err, "profile", n * sizeof *g->prefill_ns);
+    memcpy(g->prefill_ns, p.ns, n * sizeof *g->prefill_ns);
+    g->prefill_profile = p;
+    g->prefill_profile.ns = g->prefill_ns;
+    return tlr_profile_start(g->session, err);
+}
+
 int cli_generate(struct cli_generate *g, struct tlr_err *err)
 {
     struct tlr_utf8_stream utf8 = { { 0 }, 0 };
     struct tlr_bytes none = { NULL, 0 };
     g->pending = -1;
     g->finish = CLI_FINISH_STOP;
-    int rc = prefill(g, err);
+    int rc = g->profile ? tlr_profile_start(g->session, err) : 0;
+    if (!rc)
+        rc = prefill(g, err);
+    if (!rc && g->profile)
+        rc = split_profile(g, err);
     if (rc || g->finish == CLI_FINISH_CANCELLED)
         return rc;
     uint64_t begun = tlr_now_ns();
     rc = decode(g, &utf8, err);
     g->decode_ms = tlr_ms_between(begun, tlr_now_ns());
+    if (g->profile)
+        g->decode_profile = tlr_profile_read(g->session);
     if (g->is_cut)
         return rc;
     /* What waited for a character or a stop string to end is text after all. */
@@ -212,6 +235,8 @@ int cli_generate(struct cli_generate *g, struct tlr_err *err)
 void cli_generate_clear(struct cli_generate *g)
 {
     tlr_ids_clear(&g->ids);
+    tlr_free(g->prefill_ns);
+    g->prefill_ns = NULL;
     tlr_free(g->text.bytes);
     g->text = (struct cli_text){ 0 };
 }
@@ -267,18 +292,22 @@ void cli_print_stats(const struct cli_generate *g, double load_ms,
     const struct tlr_session_options *o = tlr_session_options_used(g->session);
     struct tlr_memory mem = { 0 };
     tlr_session_estimate(g->model, o, &mem, NULL);
-    char text[3][24], draws[64] = "greedy";
+    char text[3][24], draws[64] = "greedy", start[48] = "";
+    if (g->from_start)
+        snprintf(start, sizeof start, " (%.0f ms from the start of tlr)",
+                 g->first_token_ms);
     if (g->generation->temperature > 0)
         snprintf(draws, sizeof draws, "temp %g, seed %llu",
                  (double)g->generation->temperature, (unsigned long long)seed);
     cli_note("load %.0f ms | prompt %zu tokens, %.1f tok/s | first token "
-             "%.0f ms | %zu tokens, %.1f tok/s | %s", load_ms, g->n_prompt,
-             cli_prefill_rate(g), g->ttft_ms, g->ids.n, cli_decode_rate(g),
-             cli_finish_name(g->finish));
-    cli_note("%d threads, %s kernels, OpenBLAS for %s, template %s, %s | ctx %u, "
-             "KV %s %s, weights %s, peak %s", o->n_threads,
+             "%.0f ms%s | %zu tokens, %.1f tok/s | %s", load_ms, g->n_prompt,
+             cli_prefill_rate(g), g->ttft_ms, start, g->ids.n,
+             cli_decode_rate(g), cli_finish_name(g->finish));
+    cli_note("%d threads, %s kernels, inputs %s, OpenBLAS for %s, template %s, "
+             "%s | ctx %u, KV %s %s, weights %s, peak %s", o->n_threads,
              tlr_cpu_level_name((enum tlr_cpu_level)o->cpu_level),
-             cli_blas_core(), template_name, draws, o->n_ctx, cli_kv_name(o->kv),
+             cli_act_name(o->act), cli_blas_core(), template_name, draws,
+             o->n_ctx, cli_kv_name(o->kv),
              cli_bytes(text[0], sizeof text[0], mem.kv_bytes),
              cli_bytes(text[1], sizeof text[1], mem.weights_bytes),
              cli_bytes(text[2], sizeof text[2], tlr_peak_rss_bytes()));

@@ -31,12 +31,17 @@ struct cli_generate {
     const struct cli_list *stops; /* may be NULL */
     bool stream;                  /* write the text to standard output */
     uint64_t begun_ns;            /* time to first token counts from here */
+    bool from_start;              /* also from the start of the process */
+    bool profile;                 /* count where the time goes */
     /* out */
     struct tlr_ids ids;   /* without the end-of-text token */
     struct cli_text text; /* up to the stop string */
     enum cli_finish finish;
     int32_t pending;      /* last id, not yet in the session; -1: none */
     double ttft_ms, prefill_ms, decode_ms;
+    double first_token_ms;        /* with from_start */
+    struct tlr_profile prefill_profile, decode_profile;
+    uint64_t *prefill_ns;         /* of the former; the session keeps the other */
     size_t n_decoded;     /* steps that decode_ms measures */
     bool is_cut;          /* a stop string ended the text */
 };

@@ -8,6 +8,7 @@
 #include "cli/cli.h"
 #include "cli/generate.h"
 #include "cli/output.h"
+#include "cli/profile.h"
 
 enum { MAX_PROMPT_BYTES = 256 << 20 };
 
@@ -17,7 +18,7 @@ struct run_args {
     struct cli_sampling_args sampling;
     struct cli_list stops;
     int64_t max_tokens;
-    bool raw, stats, json, estimate;
+    bool raw, stats, profile, json, estimate;
 };
 
 static const struct cli_operand operands[] = {
@@ -52,6 +53,10 @@ static const struct cli_option options[] = {
     { .name = "stats", .kind = CLI_FLAG, .at = offsetof(struct run_args, stats),
       .help = "print speed, memory and every choice that was made, on standard "
               "error" },
+    { .name = "profile", .kind = CLI_FLAG,
+      .at = offsetof(struct run_args, profile),
+      .help = "print where the time of a step goes, by operation and by layer, "
+              "on standard error" },
     { .name = "json", .kind = CLI_FLAG, .at = offsetof(struct run_args, json),
       .help = "print one JSON object in the end instead of streaming" },
     { .name = "estimate", .kind = CLI_FLAG,
@@ -128,6 +133,7 @@ static int print_json(const struct cli_generate *g, double load_ms,
     cli_json_put(j, "finish_reason", json_string(cli_finish_name(g->finish)));
     cli_json_put(j, "load_ms", cli_json_real(load_ms));
     cli_json_put(j, "ttft_ms", cli_json_real(g->ttft_ms));
+    cli_json_put(j, "first_token_ms", cli_json_real(g->first_token_ms));
     cli_json_put(j, "prefill_tok_s", cli_json_real(cli_prefill_rate(g)));
     cli_json_put(j, "decode_tok_s", cli_json_real(cli_decode_rate(g)));
     cli_json_put(j, "peak_rss_bytes",
@@ -136,10 +142,16 @@ static int print_json(const struct cli_generate *g, double load_ms,
     cli_json_put(j, "cpu", json_string(tlr_cpu_level_name(
                                (enum tlr_cpu_level)o->cpu_level)));
     cli_json_put(j, "kv", json_string(cli_kv_name(o->kv)));
+    cli_json_put(j, "act", json_string(cli_act_name(o->act)));
     cli_json_put(j, "ctx", json_integer(o->n_ctx));
     cli_json_put(j, "template", cli_json_text(template_name,
                                               strlen(template_name)));
     cli_json_put(j, "seed", json_integer((json_int_t)seed));
+    if (g->profile) {
+        cli_json_put(j, "prefill_profile",
+                     cli_profile_json(&g->prefill_profile));
+        cli_json_put(j, "decode_profile", cli_profile_json(&g->decode_profile));
+    }
     return cli_json_print(j, err);
 }
 
@@ -176,6 +188,8 @@ static int answer(const struct run_args *a, const struct tlr_model *m,
     g.max_tokens = (size_t)a->max_tokens;
     g.stops = &a->stops;
     g.stream = !a->json;
+    g.from_start = true;
+    g.profile = a->profile;
     cli_interrupt_hold();
     rc = cli_generate(&g, err);
     cli_interrupt_release();
@@ -190,6 +204,10 @@ static int answer(const struct run_args *a, const struct tlr_model *m,
         rc = print_json(&g, load_ms, name, seed, err);
     if (a->stats || (g.finish == CLI_FINISH_CANCELLED && !cli_out_failed()))
         cli_print_stats(&g, load_ms, name, seed);
+    if (a->profile && !a->json) {
+        cli_print_profile(&g.prefill_profile, "prefill", true);
+        cli_print_profile(&g.decode_profile, "decode", true);
+    }
 out:
     cli_generate_clear(&g);
     tlr_sampler_free(sampler);
@@ -241,8 +259,11 @@ const struct cli_verb cli_verb_run = {
              "With --json the object has text, ids (without the end-of-text "
              "token), prompt_tokens, completion_tokens, finish_reason (stop: "
              "the model or a stop text ended it; length: -n or the context "
-             "did; cancelled), load_ms, ttft_ms, prefill_tok_s, decode_tok_s, "
-             "peak_rss_bytes and the choices made.",
+             "did; cancelled), load_ms, ttft_ms (from reading the prompt), "
+             "first_token_ms (from the start of the process, in steps of 10 "
+             "ms), prefill_tok_s, decode_tok_s, peak_rss_bytes and the choices "
+             "made; with --profile prefill_profile and decode_profile, whose "
+             "entries add up to their total_ms.",
     .examples = examples,
     .operands = operands,
     .n_operands = CLI_COUNT(operands),
