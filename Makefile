@@ -64,12 +64,15 @@ STACK_real    := convert engine weights kernels base
 libs_of        = $(patsubst %,$(BUILD)/lib%.a,$(STACK_$(1)))
 
 # Instruction sets by suffix; only these files may use more than the base ISA.
+ifeq ($(ARCH),x86_64)
 ISA_avx2   := -mavx2 -mfma -mf16c
 ISA_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c
 ISA_avxvnni := $(ISA_avx2) -mavxvnni
 ISA_avx512vnni := $(ISA_avx512) -mavx512vnni
+else
 ISA_dotprod := -march=armv8.2-a+dotprod
 ISA_i8mm   := -march=armv8.2-a+dotprod+i8mm
+endif
 isa_of      = $(ISA_$(lastword $(subst _, ,$(basename $(notdir $(1))))))
 
 all: tlr libtlr.a ## build ./tlr and libtlr.a
