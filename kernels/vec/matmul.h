@@ -25,6 +25,8 @@ TLR_INLINE int load_int(const void *p)
     return i;
 }
 
+#include "kernels/vec/gemm.h"
+
 /* One tile for the n_tok tokens of a group's block. */
 TLR_INLINE void add_tile(vf acc[PARTS][TLR_ACT_GROUP], const struct band *b,
                          const uint8_t *act, vi table, const int n_tok,
@@ -69,13 +71,12 @@ TLR_INLINE void stream(const struct matmul_call *m, const uint8_t *act,
         const uint8_t *x = act;
         for (int i = 0; i < n_blocks; i++) {
             add_tile(acc, &b, x, table, n_tok, type);
-            next_tile(&b, type);
+            skip_tiles(&b, 1, type);
             x += n_tok * TLR_ACT_BYTES;
         }
         TLR_UNROLL
         for (int part = 0; part < PARTS; part++) {
-            int left = m->n_rows - r - part * LANES;
-            int n = left < 0 ? 0 : left < LANES ? left : LANES;
+            int n = lanes_of(m->n_rows - r, part);
             TLR_UNROLL
             for (int t = 0; t < n_tok; t++)
                 vf_store_n(m->y + (size_t)t * m->y_stride + r + part * LANES,
@@ -87,15 +88,19 @@ TLR_INLINE void stream(const struct matmul_call *m, const uint8_t *act,
 TLR_INLINE void matmul(struct matmul_call *m, const uint8_t *act, int n_tok,
                        const enum tlr_type type)
 {
-    while (n_tok > 0) {
-        int n = n_tok < TLR_ACT_GROUP ? n_tok : TLR_ACT_GROUP;
-#define STREAM(n) stream(m, act, n, type)
-        TLR_CALL_1_TO_8(n, STREAM)
-#undef STREAM
-        act += tlr_act_bytes((size_t)n, (size_t)m->n_cols);
-        m->y += (size_t)n * m->y_stride;
-        n_tok -= n;
+    if (n_tok > TLR_ACT_GROUP) {
+        int n_groups = n_tok / TLR_ACT_GROUP;
+        size_t n = (size_t)n_groups * TLR_ACT_GROUP;
+        gemm(m, act, n_groups, type);
+        act += tlr_act_bytes(n, (size_t)m->n_cols);
+        m->y += n * m->y_stride;
+        n_tok -= (int)n;
     }
+    if (n_tok == 0)
+        return;
+#define STREAM(n) stream(m, act, n, type)
+    TLR_CALL_1_TO_8(n_tok, STREAM)
+#undef STREAM
 }
 
 #define DEFINE(name, type)                                                     \

@@ -36,8 +36,7 @@ TLR_INLINE void score_band(float *y, float *var, struct band b,
     vf acc[PARTS], v[PARTS];
     TLR_UNROLL
     for (int p = 0; p < PARTS; p++) {
-        int left = n_rows - p * LANES;
-        int n = left < 0 ? 0 : left < LANES ? left : LANES;
+        int n = lanes_of(n_rows, p);
         acc[p] = first ? vf_zero() : vf_load_n(y + p * LANES, n);
         v[p] = first ? vf_zero() : vf_load_n(var + p * LANES, n);
     }
@@ -52,12 +51,11 @@ TLR_INLINE void score_band(float *y, float *var, struct band b,
             acc[p] = vf_fma(vi_to_vf(sum), vf_mul(s, vf_set1(0.5f)), acc[p]);
             v[p] = vf_fma(vf_set1(x[i].squares), vf_mul(s, s), v[p]);
         }
-        next_tile(&b, TLR_Q4);
+        skip_tiles(&b, 1, TLR_Q4);
     }
     TLR_UNROLL
     for (int p = 0; p < PARTS; p++) {
-        int left = n_rows - p * LANES;
-        int n = left < 0 ? 0 : left < LANES ? left : LANES;
+        int n = lanes_of(n_rows, p);
         if (last)
             v[p] = vf_mul(v[p], vf_set1(21.25f));
         vf_store_n(y + p * LANES, acc[p], n);

@@ -51,11 +51,18 @@ TLR_INLINE struct band band_at(const void *w, int row, int n_cols,
     return out;
 }
 
-TLR_INLINE void next_tile(struct band *b, const enum tlr_type type)
+TLR_INLINE void skip_tiles(struct band *b, int n, const enum tlr_type type)
 {
-    b->tile += tile_bytes_of(type);
+    b->tile += (size_t)n * tile_bytes_of(type);
     if (type == TLR_Q8P)
-        b->low += TLR_LOW_BYTES;
+        b->low += (size_t)n * TLR_LOW_BYTES;
+}
+
+/* How many of n_rows rows vector v of LANES rows holds. */
+TLR_INLINE int lanes_of(int n_rows, int v)
+{
+    int left = n_rows - v * LANES;
+    return left < 0 ? 0 : left < LANES ? left : LANES;
 }
 
 TLR_INLINE vf load_scales(const struct band *b, int part)

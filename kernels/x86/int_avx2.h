@@ -10,10 +10,16 @@
 #include "kernels/x86/vec_avx2.h"
 
 typedef __m256i vi;
+enum { GEMM_TOKENS = 4 };
 
 TLR_INLINE vi vi_load(const void *p)
 {
     return _mm256_loadu_si256((const __m256i *)p);
+}
+
+TLR_INLINE void vi_store(void *p, vi a)
+{
+    _mm256_storeu_si256((__m256i *)p, a);
 }
 
 TLR_INLINE vi vi_set1(int v)
@@ -105,13 +111,18 @@ TLR_INLINE void vi_store_bytes(uint8_t *dst, vi a)
 #ifdef TLR_VNNI
 enum { BYTE_BIAS = 128 };
 
+TLR_INLINE vi vi_mac(vi sum, vi w, vi x)
+{
+    return _mm256_dpbusd_avx_epi32(sum, w, x);
+}
+
 TLR_INLINE vi vi_dot(const vi w[8], const uint8_t *x, vi init,
                      const bool is_nibbles)
 {
     (void)is_nibbles;
     TLR_UNROLL
     for (int g = 0; g < 8; g++)
-        init = _mm256_dpbusd_avx_epi32(init, w[g], vi_load_dword(x + 4 * g));
+        init = vi_mac(init, w[g], vi_load_dword(x + 4 * g));
     return init;
 }
 #else

@@ -15,10 +15,16 @@
 #include "kernels/x86/vec_avx512.h"
 
 typedef __m512i vi;
+enum { GEMM_TOKENS = 8 }; /* of a register tile, see vec/gemm.h */
 
 TLR_INLINE vi vi_load(const void *p)
 {
     return _mm512_loadu_si512(p);
+}
+
+TLR_INLINE void vi_store(void *p, vi a)
+{
+    _mm512_storeu_si512(p, a);
 }
 
 TLR_INLINE vi vi_set1(int v)
@@ -115,6 +121,12 @@ TLR_INLINE void vi_store_bytes(uint8_t *dst, vi a)
 #ifdef TLR_VNNI
 enum { BYTE_BIAS = 128 };
 
+/* sum + w . x over 4 columns, w unsigned. */
+TLR_INLINE vi vi_mac(vi sum, vi w, vi x)
+{
+    return _mm512_dpbusd_epi32(sum, w, x);
+}
+
 /* init + w . x over the 32 columns of a block; w are 8 words, x 32 bytes. */
 TLR_INLINE vi vi_dot(const vi w[8], const uint8_t *x, vi init,
                      const bool is_nibbles)
@@ -122,7 +134,7 @@ TLR_INLINE vi vi_dot(const vi w[8], const uint8_t *x, vi init,
     (void)is_nibbles;
     TLR_UNROLL
     for (int g = 0; g < 8; g++)
-        init = _mm512_dpbusd_epi32(init, w[g], vi_load_dword(x + 4 * g));
+        init = vi_mac(init, w[g], vi_load_dword(x + 4 * g));
     return init;
 }
 #else
