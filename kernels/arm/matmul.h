@@ -224,19 +224,20 @@ TLR_INLINE void matmul(float *y, size_t y_stride, const void *w, int row,
     }
 }
 
-#define DEFINE_MATMUL(name, type)                                              \
+/* The five slots over a function with the parameters of matmul. */
+#define TLR_MATMUL_SLOTS(body)                                                 \
+    TLR_MATMUL_SLOT(q8, TLR_Q8, body)                                          \
+    TLR_MATMUL_SLOT(q4, TLR_Q4, body)                                          \
+    TLR_MATMUL_SLOT(q4m, TLR_Q4M, body)                                        \
+    TLR_MATMUL_SLOT(q4n, TLR_Q4N, body)                                        \
+    TLR_MATMUL_SLOT(q8p, TLR_Q8P, body)
+#define TLR_MATMUL_SLOT(name, type, body)                                      \
     void TLR_FN(matmul_##name)(float *y, size_t y_stride, const void *w,       \
                                int row, const void *act, int n_tok,            \
                                int n_rows, int n_cols)                         \
     {                                                                          \
-        matmul(y, y_stride, w, row, act, n_tok, n_rows, n_cols, type);         \
+        body(y, y_stride, w, row, act, n_tok, n_rows, n_cols, type);           \
     }
-
-DEFINE_MATMUL(q8, TLR_Q8)
-DEFINE_MATMUL(q4, TLR_Q4)
-DEFINE_MATMUL(q4m, TLR_Q4M)
-DEFINE_MATMUL(q4n, TLR_Q4N)
-DEFINE_MATMUL(q8p, TLR_Q8P)
 
 TLR_INLINE int32_t sum_of_squares(const int8_t *x)
 {
@@ -249,8 +250,8 @@ TLR_INLINE int32_t sum_of_squares(const int8_t *x)
     return vaddvq_s32(sum);
 }
 
-void TLR_FN(score_q8p)(float *y, float *var, const void *w, int row,
-                       const void *act, int n_rows, int n_cols)
+TLR_INLINE void score(float *y, float *var, const void *w, int row,
+                      const void *act, int n_rows, int n_cols)
 {
     size_t blocks = (size_t)n_cols / TLR_TILE_COLS;
     const struct tokens in = {act, 1, 0};
@@ -282,5 +283,12 @@ void TLR_FN(score_q8p)(float *y, float *var, const void *w, int row,
         }
     }
 }
+
+#define TLR_SCORE_SLOT                                                         \
+    void TLR_FN(score_q8p)(float *y, float *var, const void *w, int row,       \
+                           const void *act, int n_rows, int n_cols)            \
+    {                                                                          \
+        score(y, var, w, row, act, n_rows, n_cols);                            \
+    }
 
 #endif

@@ -55,3 +55,6 @@ TLR_INLINE int32x4_t dot(int32x4_t start, const int8x16_t w[8], const int8_t *x,
 }
 
 #include "kernels/arm/matmul.h"
+
+TLR_MATMUL_SLOTS(matmul)
+TLR_SCORE_SLOT
