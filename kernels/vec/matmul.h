@@ -1,5 +1,8 @@
 /* matmul.h - matmul_* over an integer vocabulary (x86/int_*.h), which the
  * including file has included before.
+ *
+ * Up to TLR_ACT_GROUP tokens stream through the weights as they lie, and that
+ * must be as fast as the memory; more tokens go through gemm.h.
  */
 #include "kernels/variants_decl.h"
 #include "kernels/vec/tile.h"
@@ -54,35 +57,58 @@ TLR_INLINE void add_tile(vf acc[PARTS][TLR_ACT_GROUP], const struct band *b,
     }
 }
 
+/* The rows [row, row + n_rows) of up to STREAM_BANDS bands, their tiles in
+ * turn; meanwhile the bytes behind them, which the same thread wants next. */
+TLR_INLINE void stream_bands(const struct matmul_call *m, const uint8_t *act,
+                             int row, int n_bands, const int n_tok,
+                             const enum tlr_type type)
+{
+    vi table = vi_table(tlr_q4n_levels, BYTE_BIAS);
+    vf acc[STREAM_BANDS][PARTS][TLR_ACT_GROUP];
+    struct band bands[STREAM_BANDS];
+    int n_blocks = m->n_cols / TLR_TILE_COLS;
+    for (int j = 0; j < n_bands; j++) {
+        bands[j] = band_at(m->w, m->row + row + j * TLR_TILE_ROWS, m->n_cols,
+                           type);
+        TLR_UNROLL
+        for (int part = 0; part < PARTS; part++) {
+            TLR_UNROLL
+            for (int t = 0; t < n_tok; t++)
+                acc[j][part][t] = vf_zero();
+        }
+    }
+    struct band ahead = bands[n_bands - 1];
+    skip_tiles(&ahead, n_blocks, type);
+    for (int i = 0; i < n_blocks; i++) {
+        for (int j = 0; j < n_bands; j++) {
+            prefetch_tile(&ahead, type);
+            add_tile(acc[j], &bands[j], act, table, n_tok, type);
+            skip_tiles(&bands[j], 1, type);
+            skip_tiles(&ahead, 1, type);
+        }
+        act += n_tok * TLR_ACT_BYTES;
+    }
+    for (int j = 0; j < n_bands; j++) {
+        float *y = m->y + row + j * TLR_TILE_ROWS;
+        int n_rows = m->n_rows - row - j * TLR_TILE_ROWS;
+        TLR_UNROLL
+        for (int part = 0; part < PARTS; part++) {
+            TLR_UNROLL
+            for (int t = 0; t < n_tok; t++)
+                vf_store_n(y + (size_t)t * m->y_stride + part * LANES,
+                           acc[j][part][t], lanes_of(n_rows, part));
+        }
+    }
+}
+
 TLR_INLINE void stream(const struct matmul_call *m, const uint8_t *act,
                        const int n_tok, const enum tlr_type type)
 {
-    vi table = vi_table(tlr_q4n_levels, BYTE_BIAS);
-    int n_blocks = m->n_cols / TLR_TILE_COLS;
-    for (int r = 0; r < m->n_rows; r += TLR_TILE_ROWS) {
-        struct band b = band_at(m->w, m->row + r, m->n_cols, type);
-        vf acc[PARTS][TLR_ACT_GROUP];
-        TLR_UNROLL
-        for (int part = 0; part < PARTS; part++) {
-            TLR_UNROLL
-            for (int t = 0; t < n_tok; t++)
-                acc[part][t] = vf_zero();
-        }
-        const uint8_t *x = act;
-        for (int i = 0; i < n_blocks; i++) {
-            add_tile(acc, &b, x, table, n_tok, type);
-            skip_tiles(&b, 1, type);
-            x += n_tok * TLR_ACT_BYTES;
-        }
-        TLR_UNROLL
-        for (int part = 0; part < PARTS; part++) {
-            int n = lanes_of(m->n_rows - r, part);
-            TLR_UNROLL
-            for (int t = 0; t < n_tok; t++)
-                vf_store_n(m->y + (size_t)t * m->y_stride + r + part * LANES,
-                           acc[part][t], n);
-        }
-    }
+    int n = bands_at_once(m->n_cols, type);
+    int all = (m->n_rows + TLR_TILE_ROWS - 1) / TLR_TILE_ROWS;
+    for (int i = 0; i < all; i += n)
+        stream_bands(m, act, i * TLR_TILE_ROWS, all - i < n ? all - i : n,
+                     n_tok, type);
 }
 
 TLR_INLINE void matmul(struct matmul_call *m, const uint8_t *act, int n_tok,

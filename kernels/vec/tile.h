@@ -7,7 +7,14 @@
 #ifndef TLR_KERNELS_VEC_TILE_H
 #define TLR_KERNELS_VEC_TILE_H
 
-enum { PARTS = TLR_TILE_ROWS / LANES, WORDS = 8 /* of 4 columns in a tile */ };
+enum {
+    PARTS = TLR_TILE_ROWS / LANES,
+    WORDS = 8,                 /* of 4 columns in a tile */
+    STREAM_BANDS = 4,          /* read side by side: memory serves several
+                                  streams faster than one */
+    STREAM_AHEAD_BYTES = 65536 /* but not so many that what is fetched ahead
+                                  falls out of the second cache */
+};
 
 /* 16 rows of a matrix: their first tile, and of q8p the first low tile. */
 struct band {
@@ -56,6 +63,25 @@ TLR_INLINE void skip_tiles(struct band *b, int n, const enum tlr_type type)
     b->tile += (size_t)n * tile_bytes_of(type);
     if (type == TLR_Q8P)
         b->low += (size_t)n * TLR_LOW_BYTES;
+}
+
+TLR_INLINE int bands_at_once(int n_cols, const enum tlr_type type)
+{
+    size_t bytes = (size_t)(n_cols / TLR_TILE_COLS) * tile_bytes_of(type);
+    size_t n = bytes ? STREAM_AHEAD_BYTES / bytes : 1;
+    return n < 1 ? 1 : n < STREAM_BANDS ? (int)n : STREAM_BANDS;
+}
+
+TLR_INLINE void prefetch_tile(const struct band *b, const enum tlr_type type)
+{
+    TLR_UNROLL
+    for (size_t i = 0; i < tile_bytes_of(type); i += 64)
+        __builtin_prefetch(b->tile + i, 0, 2);
+    if (type == TLR_Q8P) {
+        TLR_UNROLL
+        for (int i = 0; i < TLR_LOW_BYTES; i += 64)
+            __builtin_prefetch(b->low + i, 0, 2);
+    }
 }
 
 /* How many of n_rows rows vector v of LANES rows holds. */
