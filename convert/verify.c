@@ -22,8 +22,9 @@ static double allowed(enum tlr_type type, const float *x, uint32_t n)
 {
     double min = (double)x[0], max = min;
     for (uint32_t c = 1; c < n; c++) {
-        min = fmin(min, (double)x[c]);
-        max = fmax(max, (double)x[c]);
+        /* not fmin, fmax: GCC 12.2 for Arm fails on them here */
+        min = (double)x[c] < min ? (double)x[c] : min;
+        max = (double)x[c] > max ? (double)x[c] : max;
     }
     double extreme = fmax(fabs(min), fabs(max));
     switch (type) {
