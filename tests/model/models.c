@@ -15,25 +15,36 @@ void must(int rc, const struct tlr_err *err)
     ck_assert_msg(rc == 0, "%s: %s", tlr_err_name(rc), err->text);
 }
 
-/* What edited_model changes; NULL: nothing. */
-static const char *edited_tensor;
-static edit_rows_fn *edit_rows;
-
-static void read_rows(struct tlr_source *src, uint32_t i,
-                      const struct tlr_tensor_want *t, uint32_t first,
-                      uint32_t n, float *rows)
+/* Rows of a tensor as the recipe has them; band is scratch. */
+static void read_rows(struct tlr_source *src, const struct model_recipe *r,
+                      uint32_t i, uint32_t row, uint32_t n, float *rows,
+                      uint8_t *band)
 {
     struct tlr_err err = TLR_ERR_INIT;
-    must(src->ops->read_rows(src, i, first, n, rows, &err), &err);
-    if (edited_tensor && strcmp(t->name, edited_tensor) == 0) {
-        edit_rows(rows, first, n, t->n_cols);
+    struct tlr_tensor_want t;
+    tlr_config_tensor(&src->config, i, &t);
+    must(src->ops->read_rows(src, i, row, n, rows, &err), &err);
+    for (int k = 0; k < MODEL_EDITS; k++) {
+        const char *tensor = r->edits[k].tensor;
+        if (tensor && strcmp(t.name, tensor) == 0) {
+            r->edits[k].fn(rows, row, n, t.n_cols);
+        }
+    }
+    if (r->values == TLR_F32 || !t.is_matrix) {
+        return;
+    }
+    enum tlr_type as = r->values == TLR_Q8P ? TLR_Q8 : r->values;
+    tlr_band_encode(as, band, rows, (int)n, (int)t.n_cols);
+    for (uint32_t k = 0; k < n; k++) {
+        tlr_row_decode(as, rows + (size_t)k * t.n_cols, band, k, (int)t.n_cols);
     }
 }
 
 /* q8p: a group of rows at a time, from the numbers of q8. */
 static void write_planes(struct tlr_writer *w, struct tlr_source *src,
-                         uint32_t i, const struct tlr_tensor_want *t,
-                         float *rows, uint8_t *band)
+                         const struct model_recipe *recipe, uint32_t i,
+                         const struct tlr_tensor_want *t, float *rows,
+                         uint8_t *band)
 {
     struct tlr_err err = TLR_ERR_INIT;
     size_t n_bytes =
@@ -45,7 +56,7 @@ static void write_planes(struct tlr_writer *w, struct tlr_source *src,
              r += TLR_TILE_ROWS) {
             uint32_t n = t->n_rows - first - r;
             n = n < TLR_TILE_ROWS ? n : TLR_TILE_ROWS;
-            read_rows(src, i, t, first + r, n, rows);
+            read_rows(src, recipe, i, first + r, n, rows, band);
             tlr_band_encode(TLR_Q8, band, rows, (int)n, (int)t->n_cols);
             tlr_planes_put_band(group, (int)r, band, (int)n, (int)t->n_cols);
         }
@@ -55,20 +66,20 @@ static void write_planes(struct tlr_writer *w, struct tlr_source *src,
 }
 
 static void write_tensor(struct tlr_writer *w, struct tlr_source *src,
-                         uint32_t i, enum tlr_type type, float *rows,
-                         uint8_t *band)
+                         const struct model_recipe *recipe, uint32_t i,
+                         enum tlr_type type, float *rows, uint8_t *band)
 {
     struct tlr_err err = TLR_ERR_INIT;
     struct tlr_tensor_want t;
     tlr_config_tensor(&src->config, i, &t);
     if (type == TLR_Q8P) {
-        write_planes(w, src, i, &t, rows, band);
+        write_planes(w, src, recipe, i, &t, rows, band);
         return;
     }
     for (uint32_t row = 0; row < t.n_rows; row += TLR_TILE_ROWS) {
         uint32_t n = t.n_rows - row;
         n = n < TLR_TILE_ROWS ? n : TLR_TILE_ROWS;
-        read_rows(src, i, &t, row, n, rows);
+        read_rows(src, recipe, i, row, n, rows, band);
         tlr_band_encode(type, band, rows, (int)n, (int)t.n_cols);
         uint64_t n_bytes = tlr_matrix_bytes(type, n, t.n_cols);
         must(tlr_writer_data(w, band, (size_t)n_bytes, &err), &err);
@@ -76,6 +87,7 @@ static void write_tensor(struct tlr_writer *w, struct tlr_source *src,
 }
 
 static void write_all(struct tlr_writer *w, struct tlr_source *src,
+                      const struct model_recipe *recipe,
                       const enum tlr_type *types)
 {
     size_t widest = 65536;
@@ -83,25 +95,29 @@ static void write_all(struct tlr_writer *w, struct tlr_source *src,
     uint8_t *band = tlr_calloc(TLR_TILE_ROWS * widest, sizeof *rows);
     ck_assert(rows && band);
     for (uint32_t i = 0; i < tlr_config_n_tensors(&src->config); i++) {
-        write_tensor(w, src, i, types[i], rows, band);
+        write_tensor(w, src, recipe, i, types[i], rows, band);
     }
     tlr_free(rows);
     tlr_free(band);
 }
 
-static struct tlr_source *open_source(const char *name, enum tlr_type type,
+static struct tlr_source *open_source(const char *name,
+                                      const struct model_recipe *recipe,
                                       enum tlr_type **types)
 {
     struct tlr_err err = TLR_ERR_INIT;
     struct tlr_source *src = NULL;
     must(tlr_source_open_random(&src, name, &err), &err);
+    if (recipe->shape) {
+        recipe->shape(&src->config);
+    }
     uint32_t n = tlr_config_n_tensors(&src->config);
     *types = tlr_calloc(n, sizeof **types);
     ck_assert(*types != NULL);
     for (uint32_t i = 0; i < n; i++) {
         struct tlr_tensor_want t;
         tlr_config_tensor(&src->config, i, &t);
-        (*types)[i] = t.is_matrix ? type : TLR_F32;
+        (*types)[i] = t.is_matrix ? recipe->type : TLR_F32;
     }
     return src;
 }
@@ -110,16 +126,22 @@ void random_model_write(const char *name, enum tlr_type type, const char *path)
 {
     struct tlr_err err = TLR_ERR_INIT;
     enum tlr_type *types = NULL;
-    struct tlr_source *src = open_source(name, type, &types);
+    struct model_recipe recipe = {.type = type};
+    struct tlr_source *src = open_source(name, &recipe, &types);
     struct tlr_writer *w = NULL;
     must(tlr_writer_begin(&w, path, &src->config, types, &err), &err);
-    write_all(w, src, types);
+    write_all(w, src, &recipe, types);
     must(tlr_writer_commit(w, &err), &err);
     tlr_free(types);
     src->ops->close(src);
 }
 
 struct tlr_model *random_model(const char *name, enum tlr_type type)
+{
+    return recipe_model(name, &(struct model_recipe){.type = type});
+}
+
+struct tlr_model *recipe_model(const char *name, const struct model_recipe *r)
 {
     struct tlr_err err = TLR_ERR_INIT;
     char path[600];
@@ -128,10 +150,10 @@ struct tlr_model *random_model(const char *name, enum tlr_type type)
     ck_assert_int_ge(fd, 0);
     unlink(path);
     enum tlr_type *types = NULL;
-    struct tlr_source *src = open_source(name, type, &types);
+    struct tlr_source *src = open_source(name, r, &types);
     struct tlr_writer *w = NULL;
     must(tlr_writer_begin_fd(&w, fd, name, &src->config, types, &err), &err);
-    write_all(w, src, types);
+    write_all(w, src, r, types);
     must(tlr_writer_commit(w, &err), &err);
     tlr_free(types);
     src->ops->close(src);
@@ -146,11 +168,8 @@ struct tlr_model *random_model(const char *name, enum tlr_type type)
 struct tlr_model *edited_model(const char *name, enum tlr_type type,
                                const char *tensor, edit_rows_fn *edit)
 {
-    edited_tensor = tensor;
-    edit_rows = edit;
-    struct tlr_model *m = random_model(name, type);
-    edited_tensor = NULL;
-    return m;
+    return recipe_model(name, &(struct model_recipe){
+                                  .type = type, .edits = {{tensor, edit}}});
 }
 
 struct tlr_session *new_session(const struct tlr_model *m,

@@ -31,6 +31,21 @@ typedef void edit_rows_fn(float *rows, uint32_t first, uint32_t n,
 struct tlr_model *edited_model(const char *name, enum tlr_type type,
                                const char *tensor, edit_rows_fn *edit);
 
+/* The same with more changed. */
+enum { MODEL_EDITS = 2 };
+struct model_recipe {
+    enum tlr_type type; /* of the matrices in the file */
+    /* Matrices have the values that this type gives them, whatever they are
+     * stored as; TLR_F32: their own. */
+    enum tlr_type values;
+    void (*shape)(struct tlr_config *config); /* may be NULL */
+    struct {
+        const char *tensor; /* NULL: none */
+        edit_rows_fn *fn;
+    } edits[MODEL_EDITS];
+};
+struct tlr_model *recipe_model(const char *name, const struct model_recipe *r);
+
 struct tlr_session *new_session(const struct tlr_model *m,
                                 struct tlr_session_options o);
 
