@@ -1,23 +1,42 @@
 /* attention.c - one layer's attention over the KV cache, grouped queries.
  *
- * Two thread regions: per token (bias, norms, rotation, store), then per query
- * head and block of tokens.  Every query streams the cache in position order
- * through the attend kernel, so a token's result does not depend on what else
- * is in the batch.  Vaswani et al. 2017 (arXiv 1706.03762), eq. 1; grouped
- * queries: Ainslie et al. 2023 (arXiv 2305.13245).
+ * First bias, norms, rotation and store, a block of positions per item.  Then
+ * stretch after stretch of the cache, all query heads of a KV head at once:
+ * many tokens are cut into blocks of tokens, and an item walks all stretches
+ * that its tokens see; few tokens are cut by stretch, and the parts are merged
+ * afterwards.  Either way a query's parts are joined in the order of the
+ * stretches, which lie at fixed positions, so a token's bits do not depend on
+ * what else is in the batch, on how it was cut or on the number of threads.
+ * Vaswani et al. 2017 (arXiv 1706.03762), eq. 1; grouped queries: Ainslie et
+ * al. 2023 (arXiv 2305.13245); merged parts: Dao et al. 2022 (arXiv
+ * 2205.14135), section 3.1.
  */
 #include "engine/attention.h"
 
 #include <math.h>
 
-enum { QUERY_BLOCK = 16 }; /* tokens of one item when there are many */
+enum {
+    BLOCK = TLR_KV_BLOCK,
+    STRETCH = TLR_KV_STRETCH,
+    ITEM_ROWS = 224, /* queries that share one unpacked stretch */
+    FEW_TOK = TLR_MAX_BRANCHES,
+    ITEMS_PER_THREAD = 4
+};
 
 struct region {
     struct tlr_session *s;
     const struct tlr_layer *layer;
     uint32_t layer_index;
     const struct tlr_batch *batch;
-    int block; /* tokens of one item */
+    tlr_attend_fn *attend;
+    size_t part_floats;
+    int n_group; /* query heads of a KV head */
+    float scale;
+    int n_pos;      /* positions that the last row sees */
+    int n_stretches;
+    int n_shared;   /* stretches that are the same for every row */
+    int n_fork;     /* positions before the branches' first block */
+    int block_tok;  /* tokens of one item, when there are many */
 };
 
 void tlr_rope_tables(float *cos_out, float *sin_out, uint32_t n_ctx,
@@ -47,22 +66,29 @@ static uint32_t row_pos(const struct region *r, int t)
     return r->batch->branches ? s->pos + s->branch_len : s->pos + (uint32_t)t;
 }
 
-/* Where head `head` of row t goes: an offset into the timeline or branches. */
+/* ---- keys and values ---- */
+
 static void store_row(const struct region *r, int t, const float *k,
                       const float *v)
 {
     struct tlr_session *s = r->s;
-    const struct tlr_kv *kv = &s->kv;
+    struct tlr_kv *kv = &s->kv;
     bool branches = r->batch->branches;
+    uint32_t pos = row_pos(r, t), block = pos / BLOCK;
     uint8_t *k_base = branches ? kv->branch_k : kv->k;
     uint8_t *v_base = branches ? kv->branch_v : kv->v;
     for (uint32_t h = 0; h < kv->n_kv_heads; h++) {
-        uint64_t off =
-            branches ? tlr_kv_branch_offset(kv, r->layer_index, h, (uint32_t)t,
-                                            s->branch_len)
-                     : tlr_kv_offset(kv, r->layer_index, h, row_pos(r, t));
-        tlr_kv_store(kv, &s->kernels, k_base + off, k + h * kv->head_dim);
-        tlr_kv_store(kv, &s->kernels, v_base + off, v + h * kv->head_dim);
+        if (branches && s->branch_len == 0) {
+            tlr_kv_fork(kv, r->layer_index, h, (uint32_t)t, s->pos);
+        }
+        uint64_t off = branches
+                           ? tlr_kv_branch_offset(kv, r->layer_index, h,
+                                                  (uint32_t)t,
+                                                  block - s->pos / BLOCK)
+                           : tlr_kv_offset(kv, r->layer_index, h, block);
+        size_t at = (size_t)h * kv->head_dim;
+        tlr_kv_store_key(kv, &s->kernels, k_base + off, pos % BLOCK, k + at);
+        tlr_kv_store_value(kv, &s->kernels, v_base + off, pos % BLOCK, v + at);
     }
 }
 
@@ -76,10 +102,8 @@ static void norm_heads(const struct tlr_session *s, float *x, const float *w,
     }
 }
 
-static void prepare_row(void *ctx, int t, int thread)
+static void prepare_row(const struct region *r, int t)
 {
-    (void)thread;
-    const struct region *r = ctx;
     struct tlr_session *s = r->s;
     const struct tlr_layer *l = r->layer;
     const struct tlr_config *c = s->model->config;
@@ -101,68 +125,240 @@ static void prepare_row(void *ctx, int t, int thread)
     store_row(r, t, k, v);
 }
 
-/* The positions that row t sees: the timeline before it and itself, or the
- * timeline and its own branch. */
-static int row_spans(const struct region *r, int t, uint32_t kv_head,
-                     struct tlr_kv_span spans[2])
+/* Rows whose keys share cache lines stay together: those of one block of the
+ * timeline, or of one branch. */
+static void prepare_item(void *ctx, int item, int thread)
 {
-    const struct tlr_session *s = r->s;
-    const struct tlr_kv *kv = &s->kv;
-    uint64_t off = tlr_kv_offset(kv, r->layer_index, kv_head, 0);
-    int n = 0;
-    int n_pos = (int)(r->batch->branches ? s->pos : row_pos(r, t) + 1);
-    if (n_pos > 0) {
-        spans[n++] = (struct tlr_kv_span){kv->k + off, kv->v + off,
-                                          kv->head_dim, n_pos};
-    }
+    (void)thread;
+    const struct region *r = ctx;
     if (r->batch->branches) {
-        off = tlr_kv_branch_offset(kv, r->layer_index, kv_head, (uint32_t)t, 0);
+        prepare_row(r, item);
+        return;
+    }
+    int shift = (int)(r->s->pos % BLOCK);
+    int first = item * BLOCK - shift, last = first + BLOCK;
+    first = first < 0 ? 0 : first;
+    last = last > r->batch->n ? r->batch->n : last;
+    for (int t = first; t < last; t++) {
+        prepare_row(r, t);
+    }
+}
+
+/* ---- stretches ---- */
+
+/* What the rows of a branch (of the timeline: any number) see of a stretch. */
+static int stretch_spans(const struct region *r, int stretch, uint32_t head,
+                         int branch, struct tlr_kv_span spans[2])
+{
+    const struct tlr_kv *kv = &r->s->kv;
+    int from = stretch * STRETCH, to = from + STRETCH, n = 0;
+    to = to > r->n_pos ? r->n_pos : to;
+    int fork = to < r->n_fork ? to : r->n_fork;
+    if (from < fork) {
+        uint64_t off = tlr_kv_offset(kv, r->layer_index, head,
+                                     (uint32_t)from / BLOCK);
         spans[n++] =
-            (struct tlr_kv_span){kv->branch_k + off, kv->branch_v + off,
-                                 kv->head_dim, (int)s->branch_len + 1};
+            (struct tlr_kv_span){kv->k + off, kv->v + off, fork - from};
+        from = fork;
+    }
+    if (from < to) {
+        uint64_t off = tlr_kv_branch_offset(kv, r->layer_index, head,
+                                            (uint32_t)branch,
+                                            (uint32_t)(from - r->n_fork) /
+                                                BLOCK);
+        spans[n++] = (struct tlr_kv_span){kv->branch_k + off,
+                                          kv->branch_v + off, to - from};
     }
     return n;
 }
 
-static void attend_item(void *ctx, int item, int thread)
+/* Rows [first, first + n) of a KV head on one stretch. */
+static void attend_stretch(const struct region *r, float *part, int stretch,
+                           uint32_t head, int first, int n, float *scratch)
+{
+    const struct tlr_session *s = r->s;
+    const struct tlr_config *c = s->model->config;
+    struct tlr_kv_span spans[2];
+    int n_seen[ITEM_ROWS];
+    for (int i = 0; i < n; i++) {
+        int seen = (int)row_pos(r, first + i) + 1 - stretch * STRETCH;
+        n_seen[i] = seen < 0 ? 0 : seen > STRETCH ? STRETCH : seen;
+    }
+    size_t q_dim = (size_t)c->n_heads * c->head_dim;
+    struct tlr_attend job = {
+        .q = s->w.q + (size_t)first * q_dim +
+             (size_t)head * (size_t)r->n_group * c->head_dim,
+        .q_stride = q_dim,
+        .n_seen = n_seen,
+        .n_tok = n,
+        .n_heads = r->n_group,
+        .spans = spans,
+        .n_spans = stretch_spans(r, stretch, head, first, spans),
+        .head_dim = (int)c->head_dim,
+        .scale = r->scale};
+    r->attend(part, &job, scratch);
+}
+
+/* Merged rows of a KV head become the results of tokens [first, first + n). */
+static void finish_rows(const struct region *r, const float *part,
+                        uint32_t head, int first, int n)
+{
+    const struct tlr_config *c = r->s->model->config;
+    for (int i = 0; i < n * r->n_group; i++, part += r->part_floats) {
+        size_t t = (size_t)(first + i / r->n_group);
+        size_t h = (size_t)head * (size_t)r->n_group +
+                   (size_t)(i % r->n_group);
+        float *out = r->s->w.att + (t * c->n_heads + h) * c->head_dim;
+        float inverse = 1 / part[c->head_dim + 1];
+        for (uint32_t d = 0; d < c->head_dim; d++) {
+            out[d] = part[d] * inverse;
+        }
+    }
+}
+
+/* ---- many tokens: an item is a block of them ---- */
+
+static void block_item(void *ctx, int item, int thread)
 {
     const struct region *r = ctx;
     struct tlr_session *s = r->s;
     const struct tlr_config *c = s->model->config;
-    int head = item % (int)c->n_heads;
-    int first = item / (int)c->n_heads * r->block;
-    int last = first + r->block;
-    if (last > r->batch->n) {
-        last = r->batch->n;
+    int n_blocks = (r->batch->n + r->block_tok - 1) / r->block_tok;
+    /* the last tokens see most: first, so that no thread is left with them */
+    int block = n_blocks - 1 - item / (int)c->n_kv_heads;
+    uint32_t head = (uint32_t)item % c->n_kv_heads;
+    int first = block * r->block_tok, n = r->batch->n - first;
+    n = n < r->block_tok ? n : r->block_tok;
+    size_t n_floats = (size_t)(n * r->n_group) * r->part_floats;
+    float *scratch = s->w.attend + (size_t)thread * s->w.attend_stride;
+    float *whole = scratch + TLR_ATTEND_SCRATCH(c->head_dim);
+    float *part = whole + n_floats;
+    int n_stretches = ((int)row_pos(r, first + n - 1) + STRETCH) / STRETCH;
+    for (int i = 0; i < n_stretches; i++) {
+        attend_stretch(r, i ? part : whole, i, head, first, n, scratch);
+        if (i) {
+            s->kernels.attend_merge(whole, part, n * r->n_group,
+                                    (int)c->head_dim);
+        }
     }
-    uint32_t kv_head = (uint32_t)head / (c->n_heads / c->n_kv_heads);
-    float scale = (float)(1.0 / sqrt((double)c->head_dim));
-    tlr_attend_fn *attend = s->kv.elem_bytes == 4 ? s->kernels.attend_f32
-                                                  : s->kernels.attend_f16;
-    float *scores = s->w.scores + (size_t)thread * s->w.scores_stride;
-    for (int t = first; t < last; t++) {
-        struct tlr_kv_span spans[2];
-        int n_spans = row_spans(r, t, kv_head, spans);
-        size_t at = ((size_t)t * c->n_heads + (size_t)head) * c->head_dim;
-        attend(s->w.att + at, s->w.q + at, spans, n_spans, (int)c->head_dim,
-               scale, scores);
+    finish_rows(r, whole, head, first, n);
+}
+
+/* ---- few tokens: an item is a stretch ---- */
+
+static float *part_of(const struct region *r, int stretch, uint32_t head, int t)
+{
+    size_t n_rows = (size_t)(r->batch->n * r->n_group);
+    size_t row = ((size_t)stretch * r->s->kv.n_kv_heads + head) * n_rows +
+                 (size_t)(t * r->n_group);
+    return r->s->w.parts + row * r->part_floats;
+}
+
+static void stretch_item(void *ctx, int item, int thread)
+{
+    const struct region *r = ctx;
+    const struct tlr_session *s = r->s;
+    uint32_t head = (uint32_t)item % s->kv.n_kv_heads;
+    int stretch = item / (int)s->kv.n_kv_heads, first = 0, n = r->batch->n;
+    if (stretch >= r->n_shared) { /* one branch's own */
+        int n_own = r->n_stretches - r->n_shared;
+        first = (stretch - r->n_shared) / n_own;
+        stretch = r->n_shared + (stretch - r->n_shared) % n_own;
+        n = 1;
     }
+    attend_stretch(r, part_of(r, stretch, head, first), stretch, head, first, n,
+                   s->w.attend + (size_t)thread * s->w.attend_stride);
+}
+
+static void merge_head(void *ctx, int item, int thread)
+{
+    (void)thread;
+    const struct region *r = ctx;
+    uint32_t head = (uint32_t)item;
+    float *whole = part_of(r, 0, head, 0);
+    for (int i = 1; i < r->n_stretches; i++) {
+        r->s->kernels.attend_merge(whole, part_of(r, i, head, 0),
+                                   r->batch->n * r->n_group,
+                                   (int)r->s->kv.head_dim);
+    }
+    finish_rows(r, whole, head, 0, r->batch->n);
+}
+
+static void attend_few(struct region *r)
+{
+    int n_kv = (int)r->s->kv.n_kv_heads;
+    int n_own = r->batch->branches ? r->n_stretches - r->n_shared : 0;
+    int n_items = (r->n_shared + n_own * r->batch->n) * n_kv;
+    tlr_pool_run(r->s->pool, stretch_item, r, n_items);
+    for (int h = 0; h < n_kv; h++) {
+        merge_head(r, h, 0);
+    }
+}
+
+/* ---- one layer ---- */
+
+static int item_tok(int n_group)
+{
+    return n_group < ITEM_ROWS ? ITEM_ROWS / n_group : 1;
+}
+
+size_t tlr_attention_thread_floats(const struct tlr_config *c)
+{
+    int n_group = (int)(c->n_heads / c->n_kv_heads);
+    size_t n_rows = (size_t)(item_tok(n_group) * n_group);
+    return TLR_ATTEND_SCRATCH(c->head_dim) +
+           2 * n_rows * TLR_PART_FLOATS(c->head_dim);
+}
+
+uint64_t tlr_attention_part_floats(const struct tlr_config *c, uint32_t n_ctx)
+{
+    uint64_t n_stretches = n_ctx / STRETCH + 1;
+    return n_stretches * c->n_heads * FEW_TOK * TLR_PART_FLOATS(c->head_dim);
+}
+
+static struct region region_of(struct tlr_session *s, uint32_t layer,
+                               const struct tlr_batch *b)
+{
+    const struct tlr_config *c = s->model->config;
+    struct region r = {.s = s,
+                       .layer = &s->model->layers[layer],
+                       .layer_index = layer,
+                       .batch = b,
+                       .part_floats = TLR_PART_FLOATS(c->head_dim),
+                       .n_group = (int)(c->n_heads / c->n_kv_heads),
+                       .scale = (float)(1.0 / sqrt((double)c->head_dim))};
+    r.attend = s->kv.type == TLR_KV_F32   ? s->kernels.attend_f32
+               : s->kv.type == TLR_KV_F16 ? s->kernels.attend_f16
+                                          : s->kernels.attend_q8;
+    r.n_pos = (int)row_pos(&r, b->n - 1) + 1;
+    r.n_stretches = (r.n_pos + STRETCH - 1) / STRETCH;
+    r.n_fork = b->branches ? (int)(s->pos / BLOCK * BLOCK) : r.n_pos;
+    r.n_shared = b->branches ? r.n_fork / STRETCH : r.n_stretches;
+    /* small items for a short prompt, so that every thread gets some */
+    int most = item_tok(r.n_group);
+    int want = b->n * (int)c->n_kv_heads /
+               (ITEMS_PER_THREAD * tlr_pool_threads(s->pool));
+    r.block_tok = want < 1 ? 1 : want < most ? want : most;
+    return r;
 }
 
 void tlr_attention(struct tlr_session *s, uint32_t layer,
                    const struct tlr_batch *b)
 {
-    struct region r = {.s = s,
-                       .layer = &s->model->layers[layer],
-                       .layer_index = layer,
-                       .batch = b,
-                       .block = b->n <= TLR_MAX_BRANCHES ? 1 : QUERY_BLOCK};
+    struct region r = region_of(s, layer, b);
     if (b->n == 1) {
-        prepare_row(&r, 0, 0);
+        prepare_row(&r, 0);
     } else {
-        tlr_pool_run(s->pool, prepare_row, &r, b->n);
+        int n_items = b->branches ? b->n
+                                  : ((int)(s->pos % BLOCK) + b->n + BLOCK - 1) /
+                                        BLOCK;
+        tlr_pool_run(s->pool, prepare_item, &r, n_items);
     }
-    int n_blocks = (b->n + r.block - 1) / r.block;
-    tlr_pool_run(s->pool, attend_item, &r,
-                 n_blocks * (int)s->model->config->n_heads);
+    if (b->branches || b->n <= FEW_TOK) {
+        attend_few(&r);
+        return;
+    }
+    int n_blocks = (b->n + r.block_tok - 1) / r.block_tok;
+    tlr_pool_run(s->pool, block_item, &r,
+                 n_blocks * (int)s->model->config->n_kv_heads);
 }

@@ -8,6 +8,11 @@
 void tlr_rope_tables(float *cos_out, float *sin_out, uint32_t n_ctx,
                      uint32_t head_dim, float theta, const float *factors);
 
+/* Scratch that tlr_attention wants of s->w: floats of `attend` for each thread,
+ * and of `parts`. */
+size_t tlr_attention_thread_floats(const struct tlr_config *c);
+uint64_t tlr_attention_part_floats(const struct tlr_config *c, uint32_t n_ctx);
+
 /* s->w.q, k, v of the batch's rows -> s->w.att: bias, head norms, rotation,
  * store of k and v, softmax(q K / sqrt(head_dim)) V. */
 void tlr_attention(struct tlr_session *s, uint32_t layer,

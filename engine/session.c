@@ -71,10 +71,10 @@ static int resolve_options(struct tlr_session_options *o,
     if (o->cpu_level == -1) {
         o->cpu_level = best;
     }
-    if ((unsigned)o->kv > TLR_KV_F16) {
+    if ((unsigned)o->kv > TLR_KV_Q8) {
         return tlr_err_set(err, TLR_EUSAGE,
-                           "session: KV type: expected auto, f32 or f16, found "
-                           "number %u", (unsigned)o->kv);
+                           "session: KV type: expected auto, f32, f16 or q8, "
+                           "found number %u", (unsigned)o->kv);
     }
     if (o->kv == TLR_KV_AUTO) {
         o->kv = m->is_f32 ? TLR_KV_F32 : TLR_KV_F16;
@@ -135,10 +135,8 @@ static void place_kv(struct carve *c, struct tlr_session *s)
     kv->n_layers = cfg->n_layers;
     kv->n_kv_heads = cfg->n_kv_heads;
     kv->head_dim = cfg->head_dim;
-    kv->n_ctx = s->opt.n_ctx;
-    kv->n_branches = s->opt.n_branches;
-    kv->branch_tok = s->opt.branch_tok;
-    kv->elem_bytes = s->opt.kv == TLR_KV_F32 ? 4 : 2;
+    kv->type = s->opt.kv;
+    tlr_kv_layout(kv, s->opt.n_ctx, s->opt.n_branches, s->opt.branch_tok);
     uint64_t timeline = 0, branches = 0;
     if (!tlr_kv_bytes(kv, &timeline, &branches)) {
         c->overflow = true;
@@ -188,8 +186,9 @@ static void place_work(struct carve *c, struct tlr_session *s)
         w->acts = take_acts(c, s, cfg->dim > q_dim ? cfg->dim : q_dim);
         w->glu_acts = take_acts(c, s, cfg->ffn_dim);
     }
-    w->scores_stride = ((size_t)s->opt.n_ctx + 15) & ~(size_t)15;
-    w->scores = take_f32(c, (uint64_t)s->opt.n_threads, w->scores_stride);
+    w->attend_stride = (tlr_attention_thread_floats(cfg) + 15) & ~(size_t)15;
+    w->attend = take_f32(c, (uint64_t)s->opt.n_threads, w->attend_stride);
+    w->parts = take_f32(c, 1, tlr_attention_part_floats(cfg, s->opt.n_ctx));
     tlr_linear_size(&s->linear, (uint32_t)rows, m->widest_bf16);
     s->linear.scratch = take_f32(c, (uint64_t)s->opt.n_threads,
                                  s->linear.scratch_floats);

@@ -20,8 +20,9 @@ struct tlr_work {
     float *glu;    /* [ffn_dim] input of down; NULL when every down is tiled */
     struct tlr_acts acts;     /* rounded rows of dim or n_heads*head_dim */
     struct tlr_acts glu_acts; /* rounded rows of ffn_dim */
-    float *scores; /* [threads][scores_stride] scratch of attend */
-    size_t scores_stride;
+    float *attend; /* [threads][attend_stride] scratch of attention */
+    size_t attend_stride;
+    float *parts;  /* of attention: results of stretches of the context */
 };
 
 struct tlr_session {

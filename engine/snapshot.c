@@ -6,7 +6,8 @@
  *   16  u32 elem_bytes     20  u32 n_pos       24  u32 has_hidden
  *   28  u32 crc32 of the body
  *   32  body: i32 ids[n_pos]; f32 hidden[dim] if has_hidden; then for each
- *       layer and kv head: keys [n_pos][head_dim], values likewise.
+ *       layer and kv head: keys [n_pos] out of their blocks (of q8 the scales,
+ *       then the numbers), values likewise.
  * The bytes are hostile until all of that is checked; the session is touched
  * last.  Branches are not part of it.
  */
@@ -27,7 +28,7 @@ struct header {
 
 static uint64_t head_bytes(const struct tlr_session *s, uint32_t n_pos)
 {
-    return (uint64_t)n_pos * s->kv.head_dim * s->kv.elem_bytes;
+    return (uint64_t)n_pos * tlr_kv_pos_bytes(&s->kv);
 }
 
 /* Whole size of a snapshot; n_pos <= n_ctx, so no product can overflow that
@@ -45,6 +46,19 @@ static uint8_t *put(uint8_t *dst, const void *src, uint64_t n_bytes)
 {
     memcpy(dst, src, (size_t)n_bytes);
     return dst + n_bytes;
+}
+
+/* The positions of one head, out of their blocks. */
+static uint8_t *put_head(const struct tlr_session *s, uint8_t *dst,
+                         const uint8_t *blocks, bool is_key)
+{
+    for (uint32_t p = 0; p < s->pos; p++) {
+        tlr_kv_get(&s->kv, dst,
+                   blocks + p / TLR_KV_BLOCK * s->kv.block_bytes,
+                   p % TLR_KV_BLOCK, is_key);
+        dst += tlr_kv_pos_bytes(&s->kv);
+    }
+    return dst;
 }
 
 static void put_u32(uint8_t *dst, uint32_t v)
@@ -84,8 +98,8 @@ int tlr_snapshot_save(const struct tlr_session *s, uint8_t **out,
     for (uint32_t l = 0; l < c->n_layers; l++) {
         for (uint32_t h = 0; h < c->n_kv_heads; h++) {
             uint64_t off = tlr_kv_offset(&s->kv, l, h, 0);
-            p = put(p, s->kv.k + off, head_bytes(s, s->pos));
-            p = put(p, s->kv.v + off, head_bytes(s, s->pos));
+            p = put_head(s, p, s->kv.k + off, true);
+            p = put_head(s, p, s->kv.v + off, false);
         }
     }
     struct header head = {.fingerprint = s->model->fingerprint,
@@ -176,6 +190,17 @@ static const uint8_t *get(void *dst, const uint8_t *src, uint64_t n_bytes)
     return src + n_bytes;
 }
 
+static const uint8_t *get_head(const struct tlr_session *s, uint8_t *blocks,
+                               const uint8_t *src, uint32_t n_pos, bool is_key)
+{
+    for (uint32_t p = 0; p < n_pos; p++) {
+        tlr_kv_put(&s->kv, blocks + p / TLR_KV_BLOCK * s->kv.block_bytes,
+                   p % TLR_KV_BLOCK, src, is_key);
+        src += tlr_kv_pos_bytes(&s->kv);
+    }
+    return src;
+}
+
 int tlr_snapshot_load(struct tlr_session *s, struct tlr_bytes bytes,
                       struct tlr_err *err)
 {
@@ -197,8 +222,8 @@ int tlr_snapshot_load(struct tlr_session *s, struct tlr_bytes bytes,
     for (uint32_t l = 0; l < c->n_layers; l++) {
         for (uint32_t h = 0; h < c->n_kv_heads; h++) {
             uint64_t off = tlr_kv_offset(&s->kv, l, h, 0);
-            p = get(s->kv.k + off, p, head_bytes(s, head.n_pos));
-            p = get(s->kv.v + off, p, head_bytes(s, head.n_pos));
+            p = get_head(s, s->kv.k + off, p, head.n_pos, true);
+            p = get_head(s, s->kv.v + off, p, head.n_pos, false);
         }
     }
     s->pos = head.n_pos;

@@ -107,22 +107,65 @@ typedef void tlr_add_fn(float *y, const float *x, int n);
 typedef void tlr_to_f16_fn(uint16_t *dst, const float *src, int n);
 typedef void tlr_from_f16_fn(float *dst, const uint16_t *src, int n);
 
-/* A stretch of the KV cache of one KV head: key of position p at
- * k + p * stride elements, value likewise, head_dim elements each. */
+/* The cache of one KV head is a row of blocks of TLR_KV_BLOCK positions.  A
+ * block holds its keys dimension by dimension, so that neighbouring lanes are
+ * neighbouring positions, and its values position by position; n = head_dim,
+ * m = n / 32 rounded up:
+ *
+ *   f32, f16   keys [n][16]                      values [16][n]
+ *   q8         d f16 [m][16], q int8 [n][16]     d f16 [m][16], q int8 [16][n]
+ *
+ * q8: dimension i of position p is d[i / 32][p] * q, exact in f32.  The
+ * positions of a timeline fall into blocks by their number, p / 16. */
+enum { TLR_KV_BLOCK = 16 };
+
+/* Positions that share one softmax before the results are merged: stretch s of
+ * a timeline is positions [256 s, 256 s + 256). */
+enum { TLR_KV_STRETCH = 256 };
+
+/* Consecutive blocks; n_pos is a multiple of TLR_KV_BLOCK in every span of a
+ * stretch but its last. */
 struct tlr_kv_span {
     const void *k;
     const void *v;
-    size_t stride; /* elements between positions */
     int n_pos;
 };
 
-/* out = softmax(scale * q . K) V over the positions of all spans in order.
- * q, out f32 [head_dim]; scores f32 [sum of n_pos], scratch, overwritten.
- * head_dim is a multiple of 8 and at most 512; at least one position.
- * The spans' element type is in the slot's name. */
-typedef void tlr_attend_fn(float *out, const float *q,
-                           const struct tlr_kv_span *spans, int n_spans,
-                           int head_dim, float scale, float *scores);
+/* Queries of one KV head and a stretch of its cache: head h of token t at
+ * q + t * q_stride + h * head_dim, f32, sees the first n_seen[t] positions of
+ * the spans, which hold TLR_KV_STRETCH at most; n_seen may be 0. */
+struct tlr_attend {
+    const float *q;
+    size_t q_stride;
+    const int *n_seen; /* [n_tok] */
+    int n_tok, n_heads;
+    const struct tlr_kv_span *spans;
+    int n_spans;
+    int head_dim; /* a multiple of 8, at most TLR_MAX_HEAD_DIM */
+    float scale;
+};
+enum { TLR_MAX_HEAD_DIM = 512 };
+
+/* Attention to one stretch as rows of TLR_PART_FLOATS(head_dim) floats, row
+ * t * n_heads + h: with s_p = scale * log2(e) * q . k_p and M = max s_p,
+ *   acc[head_dim] = sum over p of 2^(s_p - M) v_p,  M,  L = sum 2^(s_p - M);
+ * nothing seen: L = 0 and M = -inf.  Keys and values up to the largest n_seen
+ * must be finite, and the scores.  scratch: TLR_ATTEND_SCRATCH(head_dim)
+ * floats, overwritten.  The element type of the cache is in the slot's name;
+ * every element is turned into f32 exactly and then treated alike. */
+#define TLR_PART_FLOATS(head_dim) ((size_t)(head_dim) + 16)
+#define TLR_ATTEND_SCRATCH(head_dim)                                           \
+    ((size_t)(2 * TLR_KV_STRETCH) * (size_t)(head_dim) +                       \
+     (size_t)16 * (TLR_KV_STRETCH + TLR_MAX_HEAD_DIM + 32))
+typedef void tlr_attend_fn(float *part, const struct tlr_attend *job,
+                           float *scratch);
+
+/* n_rows results of a stretch join those of the stretches before it: with
+ * M' = max(M, M_into), each side is weighed by 2^(its M - M').  A row with
+ * L = 0 changes nothing.  Milakov & Gimelshein 2018 (arXiv 1805.02867),
+ * section 3.1. */
+typedef void tlr_attend_merge_fn(float *into, const float *part, int n_rows,
+                                 int head_dim);
 
 struct tlr_kernels {
     enum tlr_cpu_level level;
@@ -139,6 +182,8 @@ struct tlr_kernels {
     tlr_from_f16_fn *from_f16;
     tlr_attend_fn *attend_f32;
     tlr_attend_fn *attend_f16;
+    tlr_attend_fn *attend_q8;
+    tlr_attend_merge_fn *attend_merge;
 };
 
 /* Fills the table for a level: ref first, then each level up to it overwrites

@@ -19,6 +19,8 @@ enum tlr_kernel_op {
     TLR_OP_FROM_F16,
     TLR_OP_ATTEND_F32,
     TLR_OP_ATTEND_F16,
+    TLR_OP_ATTEND_Q8,
+    TLR_OP_ATTEND_MERGE,
     TLR_N_OPS
 };
 

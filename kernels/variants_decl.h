@@ -18,6 +18,8 @@
 #define TLR_FN_FROM_F16 tlr_from_f16_fn
 #define TLR_FN_ATTEND_F32 tlr_attend_fn
 #define TLR_FN_ATTEND_F16 tlr_attend_fn
+#define TLR_FN_ATTEND_Q8 tlr_attend_fn
+#define TLR_FN_ATTEND_MERGE tlr_attend_merge_fn
 
 #define TLR_SLOT(slot, op, type, field) typedef TLR_FN_##op tlr_slot_##slot##_fn;
 #define TLR_VARIANT(slot, isa, level) tlr_slot_##slot##_fn tlr_##slot##_##isa;

@@ -1,4 +1,4 @@
-/* attend_avx2.c - attention of one head; the body is kernels/vec/attend.h. */
+/* attend_avx2.c - attention; the body is kernels/vec/attend.h. */
 #include "kernels/x86/vec_avx2.h"
 
 #include "kernels/vec/attend.h"

@@ -1,4 +1,4 @@
-/* attend_avx512.c - attention of one head; the body is kernels/vec/attend.h. */
+/* attend_avx512.c - attention; the body is kernels/vec/attend.h. */
 #include "kernels/x86/vec_avx512.h"
 
 #include "kernels/vec/attend.h"

@@ -13,6 +13,8 @@
 #define TLR_INLINE static inline __attribute__((always_inline))
 
 enum { LANES = 8, ROWS_AT_ONCE = 2 };
+#define ATTEND_WIDE 6
+#define ATTEND_NARROW 6
 typedef __m256 vf;
 
 TLR_INLINE __m256i mask_n(int n)
@@ -96,6 +98,19 @@ TLR_INLINE void vf_store_f16_n(uint16_t *p, vf v, int n)
     _mm_storeu_si128((__m128i *)(void *)h,
                      _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
     memcpy(p, h, (size_t)n * sizeof *p);
+}
+
+TLR_INLINE vf vf_load_i8(const int8_t *p)
+{
+    __m128i q = _mm_loadl_epi64((const __m128i *)(const void *)p);
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q));
+}
+
+TLR_INLINE vf vf_load_i8_n(const int8_t *p, int n)
+{
+    int8_t q[16] = {0};
+    memcpy(q, p, (size_t)n);
+    return vf_load_i8(q);
 }
 
 TLR_INLINE vf vf_add(vf a, vf b)

@@ -16,6 +16,9 @@
 #define TLR_INLINE static inline __attribute__((always_inline))
 
 enum { LANES = 16, ROWS_AT_ONCE = 4 };
+/* Queries of a full tile of attention, and of the largest but that one. */
+#define ATTEND_WIDE 14
+#define ATTEND_NARROW 8
 typedef __m512 vf;
 
 TLR_INLINE __mmask16 mask_n(int n)
@@ -84,6 +87,19 @@ TLR_INLINE void vf_store_f16_n(uint16_t *p, vf v, int n)
 {
     __m256i h = _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT);
     _mm256_mask_storeu_epi16(p, mask_n(n), h);
+}
+
+/* LANES int8 as floats. */
+TLR_INLINE vf vf_load_i8(const int8_t *p)
+{
+    __m128i q = _mm_loadu_si128((const __m128i *)(const void *)p);
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q));
+}
+
+TLR_INLINE vf vf_load_i8_n(const int8_t *p, int n)
+{
+    __m128i q = _mm_maskz_loadu_epi8(mask_n(n), p);
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q));
 }
 
 TLR_INLINE vf vf_add(vf a, vf b)

@@ -1,11 +1,14 @@
-/* prove_attend.c - attend_f32, attend_f16.
+/* prove_attend.c - attend_f32, attend_f16, attend_q8 and attend_merge.
  *
- * Bound: a score is off by at most D = scale * (head_dim/8 + 8) u sum |q||k|,
- * its distance to the maximum by 2D and a rounding of itself; exp turns that
- * into a relative error E = 2D + u * spread + 2^-22 of each weight, the sum of
- * the weights into another E, and the weighted sum of n_pos values adds
- * (n_pos + 10) u: in all sum p|v| * (2E + (n_pos + 10) u).  Doubled for the
- * terms of second order; weights under 2^-126 may be flushed.
+ * What a part means is judged, not its parts: acc / L, the result, and
+ * M + log2 L, by which it is merged.  A score is off by at most
+ * D = (head_dim + 4) u scale log2(e) sum |q||k|, its distance to the maximum by
+ * 2D and a rounding of itself; 2^x turns that into a relative error
+ * E = ln2 (2D + u spread) + 2^-22 of each weight, the sum of the weights into
+ * E + n_pos u, and the weighted sum into as much again: in all
+ * sum p|v| (2E + (2 n_pos + 10) u), doubled for the terms of second order;
+ * weights under 2^-126 may be flushed.  Beside ref, a row must be the same bits
+ * alone and in any company, and however its spans are cut.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -13,170 +16,376 @@
 
 #include "tests/kernels/prover.h"
 
+enum { BLOCK = TLR_KV_BLOCK, MAX_ROWS = 64, HUGE_SCORE = N_INPUTS };
+
 struct shape {
-    int head_dim, n_pos, split; /* positions in the first span */
-    size_t gap;                 /* elements between positions beside head_dim */
-    enum input kind;
+    int head_dim, n_tok, n_heads, n_pos;
+    int split;  /* positions of the first span; 0: there is one span */
+    bool causal; /* token t sees n_pos - n_tok + 1 + t, at least 0 */
+    int kind;   /* enum input, or HUGE_SCORE */
 };
 
-struct cache {
-    struct guarded k, v;         /* as the kernel sees them */
-    float *k_values, *v_values;  /* [n_pos][stride], as f32 */
-    size_t stride, n;
+/* Keys or values: whole blocks whose unused places are NaN, and what they
+ * mean. */
+struct side {
+    struct guarded g;
+    float *x; /* [n_pos][head_dim] */
 };
 
-static void cache_part(struct proof *p, struct guarded *g, float **values,
-                       size_t n, enum input kind, double largest)
+struct fixture {
+    const struct shape *s;
+    struct side k, v;
+    struct guarded q;
+    size_t block_bytes, row_floats;
+    int n_seen[MAX_ROWS];
+    float *scratch, *want, *alone;
+    struct output got;
+};
+
+static size_t bytes_of_block(enum tlr_kernel_op op, int head_dim)
 {
-    bool f16 = p->op == TLR_OP_ATTEND_F16;
-    *values = malloc(n * sizeof **values);
-    ck_assert_ptr_nonnull(*values);
-    fill(&p->rng, *values, n, kind, largest);
-    *g = guard(n * (f16 ? 2 : 4));
-    for (size_t i = 0; i < n; i++) {
-        if (!f16) {
-            ((float *)g->ptr)[i] = (*values)[i];
+    size_t n = (size_t)head_dim * BLOCK;
+    size_t n_scales = (size_t)(head_dim + 31) / 32 * BLOCK;
+    return op == TLR_OP_ATTEND_F32   ? n * 4
+           : op == TLR_OP_ATTEND_F16 ? n * 2
+                                     : n + 2 * n_scales;
+}
+
+/* One position: x becomes what was written. */
+static void write_pos(enum tlr_kernel_op op, char *block, int p, float *x,
+                      int head_dim, bool is_key)
+{
+    uint16_t *half = (uint16_t *)(void *)block;
+    int8_t *q = (int8_t *)(half + (head_dim + 31) / 32 * BLOCK);
+    float d = 0;
+    for (int i = 0; i < head_dim; i++) {
+        int at = is_key ? i * BLOCK + p : p * head_dim + i;
+        if (op == TLR_OP_ATTEND_F32) {
+            ((float *)(void *)block)[at] = x[i];
             continue;
         }
-        uint16_t h = tlr_f32_to_f16((*values)[i]);
-        ((uint16_t *)g->ptr)[i] = h;
-        (*values)[i] = tlr_f16_to_f32(h);
+        if (op == TLR_OP_ATTEND_F16) {
+            half[at] = tlr_f32_to_f16(x[i]);
+            x[i] = tlr_f16_to_f32(half[at]);
+            continue;
+        }
+        if (i % 32 == 0) {
+            float a = 0;
+            for (int j = i; j < i + 32 && j < head_dim; j++)
+                a = fmaxf(a, fabsf(x[j]));
+            half[i / 32 * BLOCK + p] = tlr_f32_to_f16(a / 126);
+            d = tlr_f16_to_f32(half[i / 32 * BLOCK + p]);
+        }
+        q[at] = (int8_t)(d > 0 ? lrintf(x[i] / d) : 0);
+        x[i] = d * (float)q[at];
     }
 }
 
-/* bound[i] for each element of the output. */
-static void bounds(double *bound, const struct shape *s, const struct cache *c,
-                   const float *q, float scale)
+static void make_side(struct proof *p, struct side *side, const struct shape *s,
+                      enum input kind, double largest, bool is_key)
 {
-    double *score = malloc((size_t)s->n_pos * sizeof *score);
-    ck_assert_ptr_nonnull(score);
-    double off = 0, max = -INFINITY, min = INFINITY, total = 0;
-    for (int p = 0; p < s->n_pos; p++) {
+    size_t n = (size_t)s->n_pos * (size_t)s->head_dim;
+    size_t bytes = bytes_of_block(p->op, s->head_dim);
+    side->x = malloc(n * sizeof *side->x);
+    ck_assert_ptr_nonnull(side->x);
+    fill(&p->rng, side->x, n, kind, largest);
+    side->g = guard((size_t)(s->n_pos + BLOCK - 1) / BLOCK * bytes);
+    memset(side->g.ptr, 0xff, (size_t)(s->n_pos + BLOCK - 1) / BLOCK * bytes);
+    for (int i = 0; i < s->n_pos; i++)
+        write_pos(p->op, (char *)side->g.ptr + (size_t)(i / BLOCK) * bytes,
+                  i % BLOCK, side->x + (size_t)i * (size_t)s->head_dim,
+                  s->head_dim, is_key);
+}
+
+static void setup(struct proof *p, struct fixture *f, const struct shape *s)
+{
+    size_t dim = (size_t)s->head_dim, n_rows = (size_t)(s->n_tok * s->n_heads);
+    bool extreme = s->kind == IN_EXTREME, huge = s->kind == HUGE_SCORE;
+    enum input kind = huge ? IN_RANDOM : (enum input)s->kind;
+    *f = (struct fixture){.s = s,
+                          .block_bytes = bytes_of_block(p->op, s->head_dim),
+                          .row_floats = TLR_PART_FLOATS(s->head_dim)};
+    f->q = guard(n_rows * dim * sizeof(float));
+    float *q = f->q.ptr;
+    fill(&p->rng, q, n_rows * dim, kind, 2);
+    /* extreme scores reach +-80 and extreme values 6e4, the end of f16 */
+    make_side(p, &f->k, s, extreme ? IN_RANDOM : kind, 1, true);
+    make_side(p, &f->v, s, extreme ? kind : IN_RANDOM, 6e4, false);
+    for (size_t i = 0; (extreme || huge) && i < n_rows * dim; i++)
+        q[i] *= huge ? 1000 : 10; /* huge: one position takes all */
+    for (int t = 0; t < s->n_tok; t++) {
+        int seen = s->causal ? s->n_pos - s->n_tok + 1 + t : s->n_pos;
+        f->n_seen[t] = seen < 0 ? 0 : seen;
+    }
+    f->scratch = aligned_alloc(64, TLR_ATTEND_SCRATCH(s->head_dim) * 4);
+    f->want = malloc(n_rows * f->row_floats * sizeof *f->want);
+    f->alone = malloc(f->row_floats * sizeof *f->alone);
+    ck_assert(f->scratch && f->want && f->alone);
+    f->got = output_new(4, dim + 2, f->row_floats, n_rows);
+}
+
+static void teardown(struct fixture *f)
+{
+    output_free(&f->got);
+    free(f->scratch);
+    free(f->want);
+    free(f->alone);
+    free(f->k.x);
+    free(f->v.x);
+    unguard(&f->k.g);
+    unguard(&f->v.g);
+    unguard(&f->q);
+}
+
+/* Rows of heads [head, head + n_heads) of tokens [tok, tok + n_tok). */
+static void call(tlr_any_fn *fn, float *part, const struct fixture *f, int tok,
+                 int n_tok, int head, int n_heads, int split)
+{
+    const struct shape *s = f->s;
+    size_t at = (size_t)(split / BLOCK) * f->block_bytes;
+    struct tlr_kv_span spans[2] = {
+        {f->k.g.ptr, f->v.g.ptr, split},
+        {(char *)f->k.g.ptr + at, (char *)f->v.g.ptr + at, s->n_pos - split}};
+    size_t dim = (size_t)s->head_dim, q_stride = (size_t)s->n_heads * dim;
+    struct tlr_attend job = {
+        .q = (const float *)f->q.ptr + (size_t)tok * q_stride +
+             (size_t)head * dim,
+        .q_stride = q_stride,
+        .n_seen = f->n_seen + tok,
+        .n_tok = n_tok,
+        .n_heads = n_heads,
+        .spans = split ? spans : spans + 1,
+        .n_spans = split ? 2 : 1,
+        .head_dim = s->head_dim,
+        .scale = 1 / sqrtf((float)s->head_dim)};
+    ((tlr_attend_fn *)fn)(part, &job, f->scratch);
+}
+
+/* bound[i] for each element of acc / L, and for M + log2 L at the end. */
+static void bounds(double *bound, const struct fixture *f, const float *q,
+                   int n_seen)
+{
+    int dim = f->s->head_dim;
+    double score[TLR_KV_STRETCH], off = 0, max = -INFINITY, min = INFINITY;
+    double scale = 1.4426950408889634 / sqrt((double)dim), total = 0;
+    for (int p = 0; p < n_seen; p++) {
         double sum = 0, size = 0;
-        for (int i = 0; i < s->head_dim; i++) {
+        for (int i = 0; i < dim; i++) {
             double t = (double)q[i] *
-                       (double)c->k_values[(size_t)p * c->stride + (size_t)i];
+                       (double)f->k.x[(size_t)p * (size_t)dim + (size_t)i];
             sum += t;
             size += fabs(t);
         }
-        score[p] = (double)scale * sum;
-        off = fmax(off, (double)scale * size);
+        score[p] = scale * sum;
+        off = fmax(off, scale * size);
         max = fmax(max, score[p]);
         min = fmin(min, score[p]);
     }
-    for (int p = 0; p < s->n_pos; p++)
-        total += exp(score[p] - max);
-    double spread = fmin(max - min, 100);
-    off *= (s->head_dim / 8 + 8) * ROUNDOFF;
-    double weight_error = 2 * off + spread * ROUNDOFF + 0x1p-22;
-    double error = 2 * (2 * weight_error + (s->n_pos + 10) * ROUNDOFF);
-    for (int i = 0; i < s->head_dim; i++) {
+    for (int p = 0; p < n_seen; p++)
+        total += exp2(score[p] - max);
+    double spread = fmin(max - min, 130);
+    off *= (dim + 4) * ROUNDOFF;
+    double weight = M_LN2 * (2 * off + spread * ROUNDOFF) + 0x1p-22;
+    double error = 2 * (2 * weight + (2 * n_seen + 10) * ROUNDOFF);
+    for (int i = 0; i < dim; i++) {
         double size = 0, flushed = 0;
-        for (int p = 0; p < s->n_pos; p++) {
+        for (int p = 0; p < n_seen; p++) {
             double v =
-                fabs((double)c->v_values[(size_t)p * c->stride + (size_t)i]);
-            size += exp(score[p] - max) / total * v;
+                fabs((double)f->v.x[(size_t)p * (size_t)dim + (size_t)i]);
+            size += exp2(score[p] - max) / total * v;
             flushed += v;
         }
-        bound[i] = error * size + flushed * 0x1p-125 + s->n_pos * TINIEST;
+        bound[i] = error * size + flushed * 0x1p-125 + n_seen * TINIEST;
     }
-    free(score);
+    bound[dim] = 2 * off + error + fabs(max) * 4 * ROUNDOFF;
 }
 
-static void call(const struct proof *p, tlr_any_fn *fn, float *out,
-                 const float *q, const struct cache *c, const struct shape *s,
-                 int split, float scale, float *scores)
+static bool judge_row(struct proof *p, const struct fixture *f, int row)
 {
-    size_t size = p->op == TLR_OP_ATTEND_F16 ? 2 : 4;
-    size_t at = (size_t)split * c->stride * size;
-    struct tlr_kv_span spans[2] = {
-        {c->k.ptr, c->v.ptr, c->stride, split},
-        {(char *)c->k.ptr + at, (char *)c->v.ptr + at, c->stride,
-         s->n_pos - split}};
-    int n_spans = split == s->n_pos ? 1 : 2;
-    ((tlr_attend_fn *)fn)(out, q, spans, n_spans, s->head_dim, scale, scores);
-}
-
-static bool judge(struct proof *p, const struct shape *s, const float *want,
-                  const struct output *out, const struct output *scores,
-                  const double *bound)
-{
-    const float *got = (const float *)(const void *)out->first;
-    double largest = 0;
-    if (!output_intact(out) || !output_intact(scores))
-        return fails(p, "wrote outside");
-    for (int i = 0; i < s->head_dim; i++) {
+    const struct shape *s = f->s;
+    int dim = s->head_dim, n_seen = f->n_seen[row / s->n_heads];
+    const float *want = f->want + (size_t)row * f->row_floats;
+    const float *got = (const float *)(const void *)f->got.first +
+                       (size_t)row * f->row_floats;
+    if (n_seen == 0)
+        return (got[dim + 1] == 0 && isinf(got[dim]) && got[dim] < 0 &&
+                got[0] == 0) ||
+               fails(p, "nothing seen, but L = %g, M = %g",
+                     (double)got[dim + 1], (double)got[dim]);
+    double bound[TLR_MAX_HEAD_DIM + 1], largest = 0;
+    float result[TLR_MAX_HEAD_DIM];
+    bounds(bound, f, (const float *)f->q.ptr + row * dim, n_seen);
+    for (int i = 0; i < dim; i++) {
+        double w = (double)want[i] / (double)want[dim + 1];
+        double g = (double)got[i] / (double)got[dim + 1];
+        result[i] = (float)w;
         largest = fmax(largest, bound[i]);
-        if (!within(got[i], want[i], bound[i]))
-            return fails(p, "element %d: expected %.9g, found %.9g, bound "
-                            "%.3g", i, (double)want[i], (double)got[i],
-                         bound[i]);
+        if (!(fabs(g - w) <= bound[i]))
+            return fails(p, "row %d, element %d: expected %.9g, found %.9g, "
+                            "bound %.3g", row, i, w, g, bound[i]);
     }
+    double w = (double)want[dim] + log2((double)want[dim + 1]);
+    double g = (double)got[dim] + log2((double)got[dim + 1]);
+    if (!(fabs(g - w) <= bound[dim]) || !(got[dim + 1] >= 0.999f))
+        return fails(p, "row %d: expected M + log2 L %.9g, found %.9g with L "
+                        "%.9g, bound %.3g", row, w, g, (double)got[dim + 1],
+                     bound[dim]);
     if (s->kind == IN_RANDOM &&
-        !bound_is_small(largest, want, (size_t)s->head_dim))
+        (!bound_is_small(largest, result, (size_t)dim) || bound[dim] > 1e-3))
         return fails(p, "the bound %.3g proves nothing", largest);
+    return true;
+}
+
+static bool judge(struct proof *p, struct fixture *f)
+{
+    const struct shape *s = f->s;
+    float *got = (float *)(void *)f->got.first;
+    call(p->ref, f->want, f, 0, s->n_tok, 0, s->n_heads, s->split);
+    call(p->fn, got, f, 0, s->n_tok, 0, s->n_heads, s->split);
+    p->n_cases++;
+    if (!output_intact(&f->got))
+        return fails(p, "wrote outside");
+    for (int row = 0; row < s->n_tok * s->n_heads; row++) {
+        if (!judge_row(p, f, row))
+            return false;
+        call(p->fn, f->alone, f, row / s->n_heads, 1, row % s->n_heads, 1, 0);
+        if (memcmp(f->alone, got + (size_t)row * f->row_floats,
+                   (size_t)(s->head_dim + 2) * 4) != 0)
+            return fails(p, "row %d: other bits alone, in one span", row);
+    }
     return true;
 }
 
 static bool attend_case(struct proof *p, const struct shape *s)
 {
-    size_t dim = (size_t)s->head_dim, n_pos = (size_t)s->n_pos;
-    struct cache c = {.stride = dim + s->gap};
-    c.n = (n_pos - 1) * c.stride + dim;
-    float scale = 1 / sqrtf((float)dim);
-    /* extreme scores reach +-80 and extreme values 6e4, the end of f16 */
-    bool extreme = s->kind == IN_EXTREME;
-    struct guarded q = guard(dim * sizeof(float));
-    fill(&p->rng, q.ptr, dim, s->kind, 2);
-    cache_part(p, &c.k, &c.k_values, c.n, extreme ? IN_RANDOM : s->kind, 1);
-    cache_part(p, &c.v, &c.v_values, c.n, extreme ? s->kind : IN_RANDOM, 6e4);
-    for (size_t i = 0; extreme && i < dim; i++)
-        ((float *)q.ptr)[i] *= 10;
-
-    float want[512];
-    double bound[512];
-    struct output scores = output_new(4, n_pos, n_pos, 1);
-    struct output out = output_new(4, dim, dim, 1);
-    float *scratch = (float *)(void *)scores.first;
-    call(p, p->ref, want, q.ptr, &c, s, s->split, scale, scratch);
-    call(p, p->fn, (float *)(void *)out.first, q.ptr, &c, s, s->split, scale,
-         scratch);
-    p->n_cases++;
-    bounds(bound, s, &c, q.ptr, scale);
-    bool ok = judge(p, s, want, &out, &scores, bound);
-    if (ok && s->split != s->n_pos) {
-        call(p, p->fn, want, q.ptr, &c, s, s->n_pos, scale, scratch);
-        ok = memcmp(want, out.first, dim * 4) == 0 ||
-             fails(p, "one span has other bits");
-    }
+    struct fixture f;
+    setup(p, &f, s);
+    bool ok = judge(p, &f);
     if (!ok) {
         char why[sizeof p->what];
         memcpy(why, p->what, sizeof why);
-        fails(p, "head_dim %d, %d positions (%d in the first span), %s: %.380s",
-              s->head_dim, s->n_pos, s->split, input_name(s->kind), why);
+        fails(p, "head_dim %d, %d tokens of %d heads, %d positions (%d in the "
+                 "first span)%s, %s: %.300s", s->head_dim, s->n_tok, s->n_heads,
+              s->n_pos, s->split, s->causal ? ", causal" : "",
+              s->kind == HUGE_SCORE ? "huge score"
+                                    : input_name((enum input)s->kind), why);
     }
-    output_free(&out);
-    output_free(&scores);
-    free(c.k_values);
-    free(c.v_values);
-    unguard(&c.k);
-    unguard(&c.v);
-    unguard(&q);
+    teardown(&f);
     return ok;
 }
 
 bool prove_attend(struct proof *p)
 {
     static const int dims[] = {8, 16, 24, 32, 64, 80, 96, 128, 256, 512};
-    static const int positions[] = {1, 2, 7, 8, 9, 15, 16, 17, 33, 100, 513};
+    static const int positions[] = {1,  2,  15, 16,  17,  31, 32,
+                                    33, 63, 65, 129, 255, 256};
+    static const int rows[][2] = {{1, 1}, {1, 7},  {3, 5}, {2, 14},
+                                  {1, 3}, {9, 7}, {64, 1}, {4, 2}};
+    int turn = 0; /* every pair of neighbours meets other rows */
     for (size_t i = 0; i < sizeof dims / sizeof dims[0]; i++) {
         for (size_t j = 0; j < sizeof positions / sizeof positions[0]; j++) {
-            for (int kind = 0; kind < N_INPUTS; kind++) {
+            for (int kind = 0; kind <= HUGE_SCORE; kind++, turn++) {
+                const int *r = rows[turn % (dims[i] > 128 ? 5 : 8)];
                 int n = positions[j];
-                struct shape one = {dims[i], n, n, 0, (enum input)kind};
-                struct shape two = {dims[i], n, n * 2 / 3,
-                                    (size_t)dims[i] * 2, (enum input)kind};
-                if (!attend_case(p, &one) || !attend_case(p, &two))
+                struct shape s = {dims[i], r[0], r[1], n, 0, turn % 3 == 0,
+                                  kind};
+                if (!attend_case(p, &s))
+                    return false;
+                s.split = n / 2 / BLOCK * BLOCK;
+                s.causal = true;
+                if (s.split && !attend_case(p, &s))
+                    return false;
+            }
+        }
+    }
+    return true;
+}
+
+/* ---- merge ---- */
+
+/* Rows 0, 3, 6.. are as good as random, 1, 4.. of them have nothing in the
+ * part, 2, 5.. are far below what they are merged into, or above. */
+static void fill_parts(struct proof *p, float *x, int n_rows, int head_dim,
+                       enum input kind, bool is_part)
+{
+    for (int r = 0; r < n_rows; r++, x += TLR_PART_FLOATS(head_dim)) {
+        fill(&p->rng, x, (size_t)head_dim, kind, 1e10);
+        x[head_dim] = tlr_rng_normal(&p->rng) * 5;
+        x[head_dim + 1] = 1 + fabsf(tlr_rng_normal(&p->rng)) * 100;
+        if (is_part && r % 3 == 1) {
+            memset(x, 0, (size_t)head_dim * sizeof *x);
+            x[head_dim] = -INFINITY;
+            x[head_dim + 1] = 0;
+        }
+        if (is_part && r % 3 == 2)
+            x[head_dim] += r % 2 ? 500 : -500;
+    }
+}
+
+static bool judge_merge(struct proof *p, const float *want, const float *got,
+                        const float *into, const float *part, int head_dim)
+{
+    double max = (double)want[head_dim];
+    double keep = exp2((double)into[head_dim] - max);
+    double take = exp2((double)part[head_dim] - max);
+    if (got[head_dim] != want[head_dim])
+        return fails(p, "M: expected %g, found %g", max, (double)got[head_dim]);
+    for (int i = 0; i < head_dim + 2; i++) {
+        double size = keep * fabs((double)into[i]) +
+                      take * fabs((double)part[i]);
+        double flushed = fabs((double)into[i]) + fabs((double)part[i]);
+        double bound = 0x1p-21 * size + 0x1p-125 * flushed + TINIEST;
+        if (i != head_dim && !within(got[i], want[i], bound))
+            return fails(p, "element %d: expected %.9g, found %.9g, bound %.3g",
+                         i, (double)want[i], (double)got[i], bound);
+        bool nothing = part[head_dim + 1] == 0;
+        if (nothing && memcmp(got + i, into + i, sizeof *got) != 0)
+            return fails(p, "element %d: an empty part changed it", i);
+    }
+    return true;
+}
+
+static bool merge_case(struct proof *p, int head_dim, int n_rows,
+                       enum input kind)
+{
+    size_t stride = TLR_PART_FLOATS(head_dim);
+    size_t n = (size_t)(n_rows - 1) * stride + (size_t)head_dim + 2;
+    struct guarded part = guard(n * 4);
+    float *into = calloc((size_t)n_rows, stride * sizeof *into);
+    float *want = malloc((size_t)n_rows * stride * sizeof *want);
+    ck_assert(into && want);
+    fill_parts(p, into, n_rows, head_dim, kind, false);
+    fill_parts(p, part.ptr, n_rows, head_dim, kind, true);
+    struct output out =
+        output_new(4, (size_t)head_dim + 2, stride, (size_t)n_rows);
+    float *got = (float *)(void *)out.first;
+    for (int r = 0; r < n_rows; r++)
+        memcpy(got + (size_t)r * stride, into + (size_t)r * stride,
+               ((size_t)head_dim + 2) * 4);
+    memcpy(want, into, (size_t)n_rows * stride * 4);
+    ((tlr_attend_merge_fn *)p->ref)(want, part.ptr, n_rows, head_dim);
+    ((tlr_attend_merge_fn *)p->fn)(got, part.ptr, n_rows, head_dim);
+    p->n_cases++;
+    bool ok = output_intact(&out) || fails(p, "wrote outside");
+    for (int r = 0; ok && r < n_rows; r++) {
+        size_t at = (size_t)r * stride;
+        ok = judge_merge(p, want + at, got + at, into + at,
+                         (const float *)part.ptr + at, head_dim);
+    }
+    output_free(&out);
+    unguard(&part);
+    free(into);
+    free(want);
+    return ok;
+}
+
+bool prove_attend_merge(struct proof *p)
+{
+    static const int dims[] = {8, 16, 24, 64, 80, 128, 512};
+    for (size_t i = 0; i < sizeof dims / sizeof dims[0]; i++) {
+        for (int n_rows = 1; n_rows <= 7; n_rows++) {
+            for (int kind = 0; kind < N_INPUTS; kind++) {
+                if (!merge_case(p, dims[i], n_rows, (enum input)kind))
                     return false;
             }
         }

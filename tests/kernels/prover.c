@@ -134,7 +134,9 @@ bool prove(struct proof *proof)
     case TLR_OP_TO_F16:
     case TLR_OP_FROM_F16: return prove_f16(proof);
     case TLR_OP_ATTEND_F32:
-    case TLR_OP_ATTEND_F16: return prove_attend(proof);
+    case TLR_OP_ATTEND_F16:
+    case TLR_OP_ATTEND_Q8: return prove_attend(proof);
+    case TLR_OP_ATTEND_MERGE: return prove_attend_merge(proof);
     default: return prove_vector(proof);
     }
 }

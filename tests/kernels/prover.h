@@ -46,6 +46,7 @@ bool prove_matmul(struct proof *proof); /* and score */
 bool prove_vector(struct proof *proof);
 bool prove_f16(struct proof *proof);
 bool prove_attend(struct proof *proof);
+bool prove_attend_merge(struct proof *proof);
 
 /* Unit roundoff of binary32, its smallest subnormal. */
 #define ROUNDOFF 0x1p-24

@@ -138,14 +138,25 @@ static void bad_from_f16(float *dst, const uint16_t *src, int n)
     spoil(dst, (size_t)n, sizeof *dst);
 }
 
-static void bad_attend(float *out, const float *q,
-                       const struct tlr_kv_span *spans, int n_spans,
-                       int head_dim, float scale, float *scores)
+static void bad_attend(float *part, const struct tlr_attend *job,
+                       float *scratch)
 {
-    before(out, (size_t)head_dim, sizeof *out);
-    ((tlr_attend_fn *)honest_fn)(out, q, spans, n_spans, head_dim, scale,
-                                 scores);
-    spoil(out, (size_t)head_dim, sizeof *out);
+    size_t n_rows = (size_t)(job->n_tok * job->n_heads);
+    size_t n = (n_rows - 1) * TLR_PART_FLOATS(job->head_dim) +
+               (size_t)job->head_dim + 2;
+    before(part, n, sizeof *part);
+    ((tlr_attend_fn *)honest_fn)(part, job, scratch);
+    spoil(part, n, sizeof *part);
+}
+
+static void bad_attend_merge(float *into, const float *part, int n_rows,
+                             int head_dim)
+{
+    size_t n = (size_t)(n_rows - 1) * TLR_PART_FLOATS(head_dim) +
+               (size_t)head_dim + 2;
+    before(into, n, sizeof *into);
+    ((tlr_attend_merge_fn *)honest_fn)(into, part, n_rows, head_dim);
+    spoil(into, n, sizeof *into);
 }
 
 static void bad_quantise(void *act, float *rest, const float *x,
@@ -188,6 +199,8 @@ static tlr_any_fn *const bad_fns[TLR_N_OPS] = {
     [TLR_OP_FROM_F16] = (tlr_any_fn *)bad_from_f16,
     [TLR_OP_ATTEND_F32] = (tlr_any_fn *)bad_attend,
     [TLR_OP_ATTEND_F16] = (tlr_any_fn *)bad_attend,
+    [TLR_OP_ATTEND_Q8] = (tlr_any_fn *)bad_attend,
+    [TLR_OP_ATTEND_MERGE] = (tlr_any_fn *)bad_attend_merge,
 };
 
 static bool applies(const struct tlr_variant *row, enum crime what)

@@ -72,6 +72,7 @@ START_TEST(branches_are_decoding)
     check_same_bits(m, TLR_KV_F32, PREFIX, TLR_MAX_BRANCHES);
     check_same_bits(m, TLR_KV_F16, PREFIX, 3);
     check_same_bits(m, TLR_KV_F16, 0, 2);
+    check_same_bits(m, TLR_KV_Q8, PREFIX, 2);
     tlr_model_close(m);
 }
 END_TEST

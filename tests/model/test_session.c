@@ -39,7 +39,7 @@ START_TEST(threads_do_not_change_bits)
     struct tlr_model *m = random_model("tiny-qwen3", (enum tlr_type)_i);
     size_t n = 21 * tlr_model_config(m)->n_vocab;
     float *one = calloc(n, sizeof *one), *more = calloc(n, sizeof *more);
-    for (enum tlr_kv_type kv = TLR_KV_F32; kv <= TLR_KV_F16; kv++) {
+    for (enum tlr_kv_type kv = TLR_KV_F32; kv <= TLR_KV_Q8; kv++) {
         play(m, 1, kv, one);
         for (int threads = 2; threads <= 3; threads++) {
             memset(more, 0, n * sizeof *more);
@@ -222,8 +222,9 @@ START_TEST(estimate_counts_the_cache)
                                     .n_branches = 3, .branch_tok = 10};
     struct tlr_memory a, b;
     MUST(tlr_session_estimate(m, &o, &a, &must_err));
-    /* K and V, 2 layers, 2 heads of 32, 2 bytes; pieces are whole 64 bytes. */
-    ck_assert_uint_eq(a.kv_bytes, 2 * 2 * 2 * 32 * 2 * (1000 + 30));
+    /* K and V, 2 layers, 2 heads of 32, 2 bytes; whole blocks of 16: 63 of the
+     * timeline, 2 of a branch, which starts in the middle of one. */
+    ck_assert_uint_eq(a.kv_bytes, 2 * 2 * 2 * 32 * 2 * (1008 + 3 * 32));
     ck_assert_uint_eq(a.weights_bytes, tlr_file_bytes(tlr_model_file(m)));
     ck_assert_uint_eq(a.total_bytes,
                       a.weights_bytes + a.kv_bytes + a.scratch_bytes);
@@ -231,6 +232,9 @@ START_TEST(estimate_counts_the_cache)
     MUST(tlr_session_estimate(m, &o, &b, &must_err));
     ck_assert_uint_eq(b.kv_bytes, 2 * a.kv_bytes);
     ck_assert_uint_eq(b.scratch_bytes, a.scratch_bytes);
+    o.kv = TLR_KV_Q8; /* a byte and, of 32 of them, a scale */
+    MUST(tlr_session_estimate(m, &o, &b, &must_err));
+    ck_assert_uint_eq(32 * b.kv_bytes, 17 * a.kv_bytes);
     /* All tensors but, where it is not the head, the embedding table. */
     uint64_t all = 0;
     for (uint32_t i = 0; i < tlr_file_n_tensors(tlr_model_file(m)); i++) {
