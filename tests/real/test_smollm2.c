@@ -52,10 +52,13 @@ static struct tlr_model *open_converted(int type)
     return model;
 }
 
-static struct tlr_session *new_session(struct tlr_model *model, int kv)
+static struct tlr_session *new_session(struct tlr_model *model, int kv,
+                                       int act)
 {
-    struct tlr_session_options options = {
-        .n_ctx = 1024, .cpu_level = -1, .kv = (enum tlr_kv_type)kv};
+    struct tlr_session_options options = {.n_ctx = 1024,
+                                          .cpu_level = -1,
+                                          .kv = (enum tlr_kv_type)kv,
+                                          .act = (enum tlr_act)act};
     struct tlr_err err = TLR_ERR_INIT;
     struct tlr_session *session = NULL;
     ck_assert_msg(!tlr_session_new(&session, model, &options, &err), "%s",
@@ -93,10 +96,16 @@ static void encode_prompt(const struct tlr_model *model, const json_t *run,
     }
 }
 
-/* Follows one golden run.  Returns the number of equal ids before the first
- * difference; *worst gathers the largest error of a step's top logit. */
-static size_t follow(struct tlr_session *session, const struct tlr_model *model,
-                     const json_t *run, double *worst)
+/* What following the golden runs found. */
+struct found {
+    size_t n, n_equal;
+    double worst;     /* largest error of a top logit */
+    double worst_gap; /* largest top-2 gap where another id won */
+};
+
+/* Every step is given the golden id before it, so one difference is one. */
+static void follow(struct tlr_session *session, const struct tlr_model *model,
+                   const json_t *run, struct found *f)
 {
     const json_t *ids = json_object_get(run, "ids");
     const json_t *gaps = json_object_get(run, "gaps");
@@ -109,50 +118,46 @@ static size_t follow(struct tlr_session *session, const struct tlr_model *model,
                                &err),
                   "%s", err.text);
     tlr_ids_clear(&prompt);
-
-    size_t n = json_array_size(ids);
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < json_array_size(ids); i++) {
         const float *logits = tlr_logits(session);
-        int32_t id = tlr_argmax(logits, tlr_model_n_ids(model));
+        int32_t id = (int32_t)number_at(ids, i);
+        bool equal = tlr_argmax(logits, tlr_model_n_ids(model)) == id;
         double error = fabs((double)logits[id] - number_at(tops, i));
-        if (id != (int32_t)number_at(ids, i)) {
-            printf("step %zu: %d instead of %d; top-2 gap %.6f, largest error "
-                   "of a top logit so far %.6f\n",
-                   i, (int)id, (int)number_at(ids, i), number_at(gaps, i),
-                   *worst);
-            ck_assert_double_le(number_at(gaps, i), 2 * *worst);
-            return i;
-        }
-        *worst = error > *worst ? error : *worst;
+        double gap = equal ? 0 : number_at(gaps, i);
+        f->n++;
+        f->n_equal += equal;
+        f->worst = error > f->worst ? error : f->worst;
+        f->worst_gap = gap > f->worst_gap ? gap : f->worst_gap;
         ck_assert_msg(!tlr_decode(session, id, TLR_STEP_LOGITS, &err), "%s",
                       err.text);
     }
-    return n;
 }
 
-static void check_greedy(int type)
+/* At least n_equal of the 640 ids, top logits (about 20) within `error`, and no
+ * other id chosen where the best was ahead by more than `gap`. */
+static void check_greedy(int type, int kv, int act, size_t n_equal,
+                         double error, double gap)
 {
     struct tlr_model *model = open_converted(type);
     if (!model) {
         TLR_SKIP("models/" GGUF " is not there");
     }
-    struct tlr_session *session = new_session(model, TLR_KV_F32);
+    struct tlr_session *session = new_session(model, kv, act);
     json_t *root = load_golden("greedy.json");
     const json_t *runs = json_object_get(root, "runs");
     size_t n_runs = json_array_size(runs);
-    size_t equal = 0, total = 0;
-    double worst = 0;
+    struct found f = {0};
     ck_assert_uint_eq(n_runs, 10);
     for (size_t i = 0; i < n_runs; i++) {
-        const json_t *run = json_array_get(runs, i);
-        equal += follow(session, model, run, &worst);
-        total += json_array_size(json_object_get(run, "ids"));
+        follow(session, model, json_array_get(runs, i), &f);
     }
-    printf("smollm2 type %d: %zu of %zu greedy ids equal, largest error of a "
-           "top logit %.2g\n",
-           type, equal, total, worst);
-    ck_assert_uint_eq(total, 640);
-    ck_assert_double_le(worst, 2e-3); /* top logits are about 20 */
+    printf("smollm2 type %d, act %d: %zu of %zu greedy ids equal, largest error "
+           "of a top logit %.2g, largest gap of another id %.2g\n",
+           type, act, f.n_equal, f.n, f.worst, f.worst_gap);
+    ck_assert_uint_eq(f.n, 640);
+    ck_assert_uint_ge(f.n_equal, n_equal);
+    ck_assert_double_le(f.worst, error);
+    ck_assert_double_le(f.worst_gap, gap);
     json_decref(root);
     tlr_session_free(session);
     tlr_model_close(model);
@@ -160,13 +165,22 @@ static void check_greedy(int type)
 
 START_TEST(greedy_f32_equals_transformers)
 {
-    check_greedy(TLR_F32);
+    check_greedy(TLR_F32, TLR_KV_F32, TLR_ACT_AUTO, 640, 2e-3, 0);
 }
 END_TEST
 
+/* 15 bits of activation are as good as f32. */
 START_TEST(greedy_carried_over_equals_transformers)
 {
-    check_greedy(KEEP_SOURCE_TYPES);
+    check_greedy(KEEP_SOURCE_TYPES, TLR_KV_F32, TLR_ACT_INT16, 640, 1e-2, 0);
+}
+END_TEST
+
+/* 8 bits flip near ties only: 626 ids when this was written, none where the best
+ * was ahead by more than 0.22; perplexity rises by 0.2 %. */
+START_TEST(greedy_int8_is_near_transformers)
+{
+    check_greedy(KEEP_SOURCE_TYPES, TLR_KV_AUTO, TLR_ACT_INT8, 608, 2.0, 0.5);
 }
 END_TEST
 
@@ -231,7 +245,7 @@ START_TEST(perplexity_equals_transformers)
                   "%s", err.text);
     ck_assert_uint_eq(ids.n, (size_t)json_integer_value(
                                  json_object_get(root, "n_text_tokens")));
-    struct tlr_session *session = new_session(model, TLR_KV_AUTO);
+    struct tlr_session *session = new_session(model, TLR_KV_AUTO, TLR_ACT_INT8);
     double found = text_perplexity(session, model, &ids, window);
     printf("smollm2 perplexity %.5f, transformers %.5f (%+.4f %%)\n", found,
            expected, 100 * (found / expected - 1));
@@ -253,6 +267,7 @@ Suite *suite_smollm2(void)
     tcase_set_timeout(tcase, 0);
     tcase_add_test(tcase, greedy_f32_equals_transformers);
     tcase_add_test(tcase, greedy_carried_over_equals_transformers);
+    tcase_add_test(tcase, greedy_int8_is_near_transformers);
     tcase_add_test(tcase, perplexity_equals_transformers);
     suite_add_tcase(suite, tcase);
     return suite;
