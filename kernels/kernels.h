@@ -23,9 +23,8 @@
 enum { TLR_MAX_BRANCHES = 8 };
 
 /* y[b*y_stride + r] = sum over c of W[r,c] * x[b*x_stride + c]
- * W [n_rows, n_cols] in the layout of quant.h, starting at a row that is a
- * multiple of 16 for the tiled types; x f32 [n_x, n_cols]; y f32 [n_x, n_rows];
- * 1 <= n_x <= TLR_MAX_BRANCHES.  Padding rows are not written. */
+ * W [n_rows, n_cols] f32 or bf16; x f32 [n_x, n_cols]; y f32 [n_x, n_rows];
+ * 1 <= n_x <= TLR_MAX_BRANCHES. */
 typedef void tlr_matvec_fn(float *y, size_t y_stride, const void *w,
                            const float *x, size_t x_stride, int n_x, int n_rows,
                            int n_cols);
@@ -78,8 +77,8 @@ typedef void tlr_matmul_fn(float *y, size_t y_stride, const void *w, int row,
 typedef void tlr_score_fn(float *y, float *var, const void *w, int row,
                           const void *act, int n_rows, int n_cols);
 
-/* Rows [0, n_rows) of W to f32 row-major [n_rows, n_cols], exactly the values
- * of tlr_row_decode. */
+/* W f32 or bf16 [n_rows, n_cols] to f32, exactly the values of
+ * tlr_row_decode. */
 typedef void tlr_dequant_fn(float *dst, const void *w, int n_rows, int n_cols);
 
 /* y[i] = x[i] / sqrt(mean(x^2) + eps) * weight[i], i < n; y may be x.
@@ -169,8 +168,8 @@ typedef void tlr_attend_merge_fn(float *into, const float *part, int n_rows,
 
 struct tlr_kernels {
     enum tlr_cpu_level level;
-    tlr_matvec_fn *matvec[TLR_Q4M + 1];
-    tlr_dequant_fn *dequant[TLR_Q4M + 1]; /* [TLR_F32] copies */
+    tlr_matvec_fn *matvec[TLR_BF16 + 1];
+    tlr_dequant_fn *dequant[TLR_BF16 + 1]; /* [TLR_F32] copies */
     tlr_quantise_fn *quantise;
     tlr_matmul_fn *matmul[TLR_N_TYPES - TLR_Q8]; /* [type - TLR_Q8] */
     tlr_score_fn *score_q8p;

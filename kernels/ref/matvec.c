@@ -4,41 +4,25 @@
 
 #include "kernels/variants_decl.h"
 
-/* Columns that are decoded at a time; a multiple of the tile's. */
+/* Columns that are decoded at a time. */
 enum { CHUNK = 256 };
-
-/* Columns [first, first+n) of a row: the tiles of a row are not contiguous
- * with those of the next, so the matrix is moved instead of the row. */
-static void decode_chunk(enum tlr_type type, float *dst, const void *w, int row,
-                         int first, int n, int n_cols)
-{
-    const uint8_t *bytes = w;
-    uint64_t cols = (uint64_t)n_cols;
-    if (tlr_type_is_tiled(type)) {
-        uint64_t band = (uint64_t)row / TLR_TILE_ROWS;
-        bytes += band * tlr_band_bytes(type, cols) +
-                 tlr_band_bytes(type, (uint64_t)first);
-        tlr_row_decode(type, dst, bytes, (uint64_t)row % TLR_TILE_ROWS, n);
-        return;
-    }
-    uint64_t element = tlr_matrix_bytes(type, 1, 1);
-    bytes += ((uint64_t)row * cols + (uint64_t)first) * element;
-    tlr_row_decode(type, dst, bytes, 0, n);
-}
 
 static void matvec(enum tlr_type type, float *y, size_t y_stride, const void *w,
                    const float *x, size_t x_stride, int n_x, int n_rows,
                    int n_cols)
 {
     assert(n_x >= 1 && n_x <= TLR_MAX_BRANCHES && n_rows >= 0 && n_cols >= 0);
-    assert(!tlr_type_is_tiled(type) || n_cols % TLR_TILE_COLS == 0);
+    assert(!tlr_type_is_tiled(type));
     assert(n_x == 1 || (y_stride >= (size_t)n_rows && x_stride >= (size_t)n_cols));
+    const uint8_t *bytes = w;
+    uint64_t element = tlr_matrix_bytes(type, 1, 1);
     float row[CHUNK];
     for (int r = 0; r < n_rows; r++) {
         double sum[TLR_MAX_BRANCHES] = {0};
         for (int first = 0; first < n_cols; first += CHUNK) {
             int n = n_cols - first < CHUNK ? n_cols - first : CHUNK;
-            decode_chunk(type, row, w, r, first, n, n_cols);
+            uint64_t at = (uint64_t)r * (uint64_t)n_cols + (uint64_t)first;
+            tlr_row_decode(type, row, bytes + at * element, 0, n);
             for (int b = 0; b < n_x; b++) {
                 const float *xb = x + (size_t)b * x_stride + first;
                 for (int c = 0; c < n; c++)
@@ -74,6 +58,3 @@ static void dequant(enum tlr_type type, float *dst, const void *w, int n_rows,
 
 DEFINE(f32, TLR_F32)
 DEFINE(bf16, TLR_BF16)
-DEFINE(q8, TLR_Q8)
-DEFINE(q4, TLR_Q4)
-DEFINE(q4m, TLR_Q4M)

@@ -9,10 +9,6 @@
 #define TLR_UNROLL _Pragma("GCC unroll 16")
 #endif
 
-/* tlr_tile_bytes as a constant. */
-#define TLR_TILE_BYTES(type)                                                \
-    ((size_t)((type) == TLR_Q8 ? 544 : (type) == TLR_Q4 ? 288 : 320))
-
 /* CALL(constant) for n in 1..4 (the caller guarantees it), or 1..8. */
 #define TLR_CALL_1_TO_4(n, CALL)                                               \
     switch (n) {                                                               \

@@ -195,22 +195,4 @@ TLR_INLINE float vf_largest(vf v)
     return _mm_cvtss_f32(_mm_max_ss(b, _mm_movehdup_ps(b)));
 }
 
-TLR_INLINE vf vf_i8(__m128i q)
-{
-    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q));
-}
-
-TLR_INLINE void vf_put_i8(float *dst, __m128i q, float d)
-{
-    vf_store(dst, vf_mul(vf_i8(q), vf_set1(d)));
-    vf_store(dst + 8, vf_mul(vf_i8(_mm_srli_si128(q, 8)), vf_set1(d)));
-}
-
-TLR_INLINE void vf_put_i8_min(float *dst, __m128i q, float d, float m)
-{
-    vf dv = vf_set1(d), mv = vf_set1(m);
-    vf_store(dst, vf_fma(vf_i8(q), dv, mv));
-    vf_store(dst + 8, vf_fma(vf_i8(_mm_srli_si128(q, 8)), dv, mv));
-}
-
 #endif

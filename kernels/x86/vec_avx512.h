@@ -192,17 +192,4 @@ TLR_INLINE float vf_largest(vf v)
     return _mm_cvtss_f32(_mm_max_ss(b, _mm_movehdup_ps(b)));
 }
 
-/* 16 int8 to dst[16] as d * q (+ m). */
-TLR_INLINE void vf_put_i8(float *dst, __m128i q, float d)
-{
-    vf v = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q));
-    vf_store(dst, vf_mul(v, vf_set1(d)));
-}
-
-TLR_INLINE void vf_put_i8_min(float *dst, __m128i q, float d, float m)
-{
-    vf v = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q));
-    vf_store(dst, vf_fma(v, vf_set1(d), vf_set1(m)));
-}
-
 #endif

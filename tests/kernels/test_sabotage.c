@@ -254,7 +254,7 @@ START_TEST(every_crime_is_caught)
                       rows[i].slot, crime_names[_i], (int)want, (int)got);
         n_judged++;
     }
-    ck_assert_int_ge(n_judged, 5);
+    ck_assert_int_ge(n_judged, 2); /* matvec has two slots */
 }
 END_TEST
 
