@@ -27,7 +27,7 @@ n_failed=0
 # on PROCESSOR ROOM: one run; its last line is "ROOM: N passed, ...".
 on() {
     qemu-aarch64 -cpu "$1" -L "$root" "$build/check_$2" </dev/null |
-        grep -v "not asked for" || { # the status of qemu: pipefail
+        grep --line-buffered -v "not asked for" || { # the status of qemu: pipefail
         n_failed=$((n_failed + 1))
         echo "test-arm: $2 failed on $1 ${TLR_CPU:-}"
     }
