@@ -11,6 +11,9 @@
  *     standard error of ppl = ppl * sqrt(var(-log p) / (count - 1))
  *
  * p is a softmax over all rows of the LM head, as in the peers.
+ *
+ * --logits writes what was predicted, for comparisons with another model
+ * (bench/quality): for each id the id as i32, then f32 [n_vocab] logits.
  */
 #include <stdio.h>
 #include <string.h>
@@ -24,7 +27,7 @@
 enum { MAX_TEXT_BYTES = 1 << 30 };
 
 struct perplexity_args {
-    const char *model, *file;
+    const char *model, *file, *logits;
     struct cli_session_args session;
     int64_t chunks;
     bool all, json;
@@ -52,6 +55,10 @@ static const struct cli_option options[] = {
       .at = offsetof(struct perplexity_args, all),
       .help = "predict all of a window but its first token, not only the "
               "second half" },
+    { .name = "logits", .kind = CLI_FILE,
+      .at = offsetof(struct perplexity_args, logits), .value = "OUT",
+      .help = "also write each predicted id (i32) and the logits it was "
+              "predicted from (f32, all rows of the vocabulary)" },
     CLI_THREAD_OPTIONS(struct perplexity_args, session),
     CLI_KV_OPTION(struct perplexity_args, session),
     CLI_ACT_OPTION(struct perplexity_args, session),
@@ -69,6 +76,9 @@ static const char *const examples[] = {
 struct tally {
     const int32_t *next; /* next[i]: the id after the i-th of this call */
     uint32_t n_vocab;
+    struct tlr_out *logits; /* or NULL */
+    struct tlr_err *err;
+    int rc; /* of the last write */
     size_t count;
     double sum, sum_squares;
 };
@@ -83,7 +93,14 @@ static int score(void *ctx, size_t index, const float *hidden,
     t->sum += nll;
     t->sum_squares += nll * nll;
     t->count++;
-    return cli_interrupted();
+    if (t->logits) {
+        t->rc = tlr_out_write(t->logits, &t->next[index], sizeof *t->next,
+                              t->err);
+        if (!t->rc)
+            t->rc = tlr_out_write(t->logits, logits,
+                                  t->n_vocab * sizeof *logits, t->err);
+    }
+    return t->rc || cli_interrupted();
 }
 
 /* The ids after the first `given` + 1 of a window are predicted. */
@@ -102,6 +119,10 @@ static int window(struct tlr_session *s, int32_t *ids, size_t n_ctx,
         rc = tlr_prefill_each(s, ids + given, n_ctx - given - 1, score, t,
                               err);
     ids[0] = first;
+    if (t->rc) {
+        *err = *t->err;
+        rc = t->rc;
+    }
     return rc;
 }
 
@@ -157,8 +178,12 @@ static int measure(const struct perplexity_args *a, const struct tlr_model *m,
     const struct tlr_vocab *vocab = tlr_tokenizer_vocab(tlr_model_tokenizer(m));
     int32_t bos = vocab->flags & TLR_VOCAB_ADD_BOS ? vocab->bos_id : -1;
     struct tlr_ids ids = { 0 };
-    struct tally t = { .n_vocab = tlr_model_config(m)->n_vocab };
+    struct tlr_err write_err = TLR_ERR_INIT;
+    struct tally t = { .n_vocab = tlr_model_config(m)->n_vocab,
+                       .err = &write_err };
     int rc = encode_file(a, m, &ids, err);
+    if (!rc && a->logits)
+        rc = tlr_out_begin(&t.logits, a->logits, err);
     if (rc)
         goto out;
     size_t n_ctx = (size_t)a->session.ctx, n = ids.n / n_ctx;
@@ -183,9 +208,14 @@ static int measure(const struct perplexity_args *a, const struct tlr_model *m,
     cli_progress_end(&p);
     if (rc == TLR_ECANCELLED)
         tlr_err_clear(err); /* that the engine was stopped is no news */
+    if (!rc && t.logits) {
+        rc = tlr_out_commit(t.logits, err);
+        t.logits = NULL;
+    }
     if (!rc)
         rc = report(a, &t, n, tlr_ms_between(begun, tlr_now_ns()), err);
 out:
+    tlr_out_abort(t.logits);
     tlr_ids_clear(&ids);
     return rc;
 }

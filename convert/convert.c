@@ -5,7 +5,7 @@
  * depend on the number of threads.  Memory: one batch, whatever the model.
  * A block format that fits is copied quant by quant and never becomes f32.
  */
-#include "convert/convert.h"
+#include "convert/calibrate.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -33,6 +33,7 @@ struct band {
     float *rows;    /* [16, max_cols] */
     uint8_t *out;   /* 16 * max_cols * 4 bytes */
     float *decoded; /* [max_cols] */
+    float *scratch, *spare; /* [16, max_cols] each, with calibration only */
     size_t out_len;
     double err2, ref2; /* sums of squares: error, weights */
     struct tlr_err err;
@@ -47,7 +48,9 @@ struct job {
     struct tlr_pool *pool;
     struct band *bands;
     uint32_t n_bands;
-    uint64_t done_bytes;
+    uint64_t done_bytes, windows_done;
+    struct tlr_calibration *calibration; /* or NULL */
+    const struct tlr_factor *factor;     /* of the tensor in turn, or NULL */
     uint8_t *group; /* one group of q8p rows of the widest such tensor */
     uint32_t group_row; /* its first row */
     /* the tensor in turn */
@@ -114,7 +117,15 @@ static void round_band(struct job *j, struct band *b)
                        &b->err) != 0) {
         return;
     }
-    tlr_band_encode(t->coded, b->out, b->rows, (int)b->n_rows, (int)n_cols);
+    if (j->factor) {
+        size_t n = (size_t)b->n_rows * n_cols;
+        memcpy(b->scratch, b->rows, n * sizeof *b->rows);
+        tlr_compensate_band(j->factor, b->out, b->scratch, b->spare,
+                            b->n_rows);
+    } else {
+        tlr_band_encode(t->coded, b->out, b->rows, (int)b->n_rows,
+                        (int)n_cols);
+    }
     if (t->coded != TLR_F32) {
         measure(b, t);
     }
@@ -139,7 +150,7 @@ static int tell_progress(struct job *j, const struct tlr_plan_tensor *t,
                          uint64_t done, struct tlr_err *err)
 {
     const struct tlr_convert_options *o = j->options;
-    uint64_t total = o && o->verify ? 2 * j->plan.src_bytes : j->plan.src_bytes;
+    uint64_t total = tlr_plan_total(&j->plan, o);
     if (o && o->progress &&
         o->progress(o->progress_ctx, done, total, t->want.name) != 0) {
         return tlr_err_set(err, TLR_ECANCELLED,
@@ -229,6 +240,13 @@ static int convert_tensor(struct job *j, uint32_t i, struct tlr_err *err)
     double err2 = 0.0, ref2 = 0.0;
     j->tensor = i;
     j->group_row = 0;
+    j->factor = NULL;
+    if (t->is_calibrated) {
+        int rc = tlr_calibration_factor(j->calibration, i, &j->factor, err);
+        if (rc) {
+            return rc;
+        }
+    }
     for (uint32_t row = 0; row < t->want.n_rows;) {
         uint32_t start = row;
         int rc = tell_progress(j, t, j->done_bytes + row_bytes * start, err);
@@ -245,6 +263,34 @@ static int convert_tensor(struct job *j, uint32_t i, struct tlr_err *err)
     j->done_bytes += t->from.src_bytes;
     count(j, t, err2, ref2);
     return tell_progress(j, t, j->done_bytes, err);
+}
+
+/* ---- calibration ---- */
+
+static int on_window(void *ctx, uint64_t done)
+{
+    struct job *j = ctx;
+    const struct tlr_convert_options *o = j->options;
+    double share = (double)(done - j->windows_done) /
+                   (double)tlr_calibration_units(j->calibration);
+    j->windows_done = done;
+    j->done_bytes += (uint64_t)(share * TLR_PLAN_CALIBRATION_SHARE *
+                                (double)j->plan.src_bytes);
+    return o->progress ? o->progress(o->progress_ctx, j->done_bytes,
+                                     tlr_plan_total(&j->plan, o), "calibration")
+                       : 0;
+}
+
+static int begin_calibration(struct job *j, struct tlr_err *err)
+{
+    if (!j->options || !j->options->calibration_text) {
+        return 0;
+    }
+    int rc = tlr_calibration_new(&j->calibration, j->src, j->options, err);
+    if (!rc) {
+        tlr_calibration_on_window(j->calibration, on_window, j);
+    }
+    return rc;
 }
 
 /* ---- sections ---- */
@@ -329,6 +375,14 @@ static int make_bands(struct job *j, struct tlr_err *err)
         if (!b->rows || !b->out || !b->decoded) {
             return tlr_err_nomem(err, "bands", 2 * rows + row);
         }
+        if (!j->calibration) {
+            continue;
+        }
+        b->scratch = tlr_alloc_aligned(rows);
+        b->spare = tlr_alloc_aligned(rows);
+        if (!b->scratch || !b->spare) {
+            return tlr_err_nomem(err, "bands", 2 * rows);
+        }
     }
     size_t group = 0;
     for (uint32_t i = 0; i < j->plan.n; i++) {
@@ -354,9 +408,12 @@ static void clear_job(struct job *j)
         tlr_free(j->bands[i].rows);
         tlr_free(j->bands[i].out);
         tlr_free(j->bands[i].decoded);
+        tlr_free(j->bands[i].scratch);
+        tlr_free(j->bands[i].spare);
     }
     tlr_free(j->bands);
     tlr_free(j->group);
+    tlr_calibration_free(j->calibration);
     tlr_pool_free(j->pool);
     tlr_plan_clear(&j->plan);
 }
@@ -406,7 +463,7 @@ static int convert(struct tlr_source *src, const char *path, int fd,
     memset(j.report, 0, sizeof *j.report);
     int rc;
     if ((rc = tlr_plan_make(&j.plan, src, options, err)) ||
-        (rc = make_bands(&j, err)) || (rc = begin(&j, path, fd, label, err)) ||
+        (rc = begin_calibration(&j, err)) || (rc = make_bands(&j, err)) || (rc = begin(&j, path, fd, label, err)) ||
         (rc = write_sections(&j, err))) {
         goto fail;
     }

@@ -29,6 +29,11 @@ const char *tlr_convert_type_name(int type);
 
 struct tlr_convert_options {
     int type; /* enum tlr_type or enum tlr_recipe */
+    /* A text that the model reads first (NULL: none): the matrices of its layers
+     * that become q4n are then rounded so that their errors cancel on it. */
+    const char *calibration_text;
+    size_t calibration_bytes;
+    uint32_t calibration_tok; /* that are read, at most */
     bool verify; /* compare as tlr_convert_verify does before the model takes
                     its name; progress then counts both passes */
     int (*progress)(void *ctx, uint64_t done_bytes, uint64_t total_bytes,

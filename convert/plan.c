@@ -102,6 +102,9 @@ int tlr_plan_make(struct tlr_plan *out, struct tlr_source *src,
             return rc;
         }
         choose(t, src, asked);
+        t->is_calibrated = options && options->calibration_text &&
+                           t->type == TLR_Q4N && !t->is_carried &&
+                           strncmp(t->want.name, "blk.", 4) == 0;
         if (!tlr_add_u64(out->src_bytes, t->from.src_bytes, &out->src_bytes)) {
             return tlr_err_set(err, TLR_ELIMIT,
                                "tensor %s: the source's size overflows",
@@ -118,4 +121,15 @@ void tlr_plan_clear(struct tlr_plan *p)
 {
     tlr_free(p->tensors);
     memset(p, 0, sizeof *p);
+}
+
+uint64_t tlr_plan_total(const struct tlr_plan *p,
+                        const struct tlr_convert_options *options)
+{
+    uint64_t times = 1;
+    if (options) {
+        times += options->verify;
+        times += options->calibration_text ? TLR_PLAN_CALIBRATION_SHARE : 0;
+    }
+    return times * p->src_bytes;
 }

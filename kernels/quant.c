@@ -16,7 +16,7 @@
 enum {
     SCALE_BYTES = 2 * TLR_TILE_ROWS, /* d[16], and m[16] in q4m */
     GROUP_BYTES = 64,                /* 16 rows x 4 bytes */
-    Q4N_TRIES = 16
+    Q4N_TRIES = 8 /* of each sign */
 };
 
 static const struct {
@@ -250,49 +250,59 @@ static void encode_q4m(void *tile, int lane, const float *x)
     tlr_tile_put_q4m(tile, lane, tlr_f32_to_f16(d), tlr_f32_to_f16(m), n);
 }
 
-/* The nearest level of v; ties go up. */
-static uint8_t nearest_level(float v)
+/* Levels nearest to x/d, and their sums with x and themselves; ties go up.
+ * Counting the midpoints below a value needs no table and no branch. */
+static void round_to_levels(float level[TLR_TILE_COLS], const float *x,
+                            float inverse_d, float *x_level, float *level2)
 {
-    int n = 0;
-    while (n < 15 && v - tlr_q4n_levels[n] >= tlr_q4n_levels[n + 1] - v)
-        n++;
-    return (uint8_t)n;
-}
-
-static float round_to_levels(uint8_t n[TLR_TILE_COLS], const float *x, float d)
-{
-    float id = inverse(d), error = 0;
+    float v[TLR_TILE_COLS];
     for (int c = 0; c < TLR_TILE_COLS; c++) {
-        n[c] = nearest_level(clamp(x[c] * id, -127, 113));
-        float e = x[c] - d * tlr_q4n_levels[n[c]];
-        error += e * e;
+        v[c] = x[c] * inverse_d;
+        level[c] = tlr_q4n_levels[0];
     }
-    return error;
+    for (int k = 0; k < 15; k++) {
+        float gap = (float)(tlr_q4n_levels[k + 1] - tlr_q4n_levels[k]);
+        float middle = (float)tlr_q4n_levels[k] + gap / 2;
+        for (int c = 0; c < TLR_TILE_COLS; c++)
+            level[c] += v[c] >= middle ? gap : 0;
+    }
+    *x_level = *level2 = 0;
+    for (int c = 0; c < TLR_TILE_COLS; c++) {
+        *x_level += x[c] * level[c];
+        *level2 += level[c] * level[c];
+    }
 }
 
-/* Tries scales around the one that maps the extreme value to an end level,
- * with both signs, and keeps the best. */
+/* Tries scales that put the extreme value on levels from 100 to 142, of both
+ * signs.  With the levels chosen, the best scale is sum(x l) / sum(l l), and the
+ * squared error falls short of sum(x x) by sum(x l)^2 / sum(l l). */
 static void encode_q4n(void *tile, int lane, const float *x)
 {
-    float extreme = 0, best_error = INFINITY;
+    float extreme = 0, best = -1, d = 0, level[TLR_TILE_COLS];
     for (int c = 0; c < TLR_TILE_COLS; c++) {
         if (fabsf(x[c]) > fabsf(extreme))
             extreme = x[c];
     }
-    uint8_t best[TLR_TILE_COLS] = {0}, n[TLR_TILE_COLS];
-    uint16_t best_d = 0;
+    float x_level, level2;
     for (int i = 0; i < 2 * Q4N_TRIES; i++) {
-        float end = 95 + 3 * (float)(i / 2); /* level of the extreme value */
-        float d = clamp_f16(extreme / (i % 2 ? end : -end));
-        uint16_t h = tlr_f32_to_f16(d);
-        float error = round_to_levels(n, x, tlr_f16_to_f32(h));
-        if (error < best_error) {
-            best_error = error;
-            best_d = h;
-            memcpy(best, n, sizeof best);
+        float end = 100 + 6 * (float)(i / 2);
+        float id = inverse(clamp_f16(extreme / (i % 2 ? end : -end)));
+        round_to_levels(level, x, id, &x_level, &level2);
+        float gain = x_level * (x_level / level2);
+        if (gain > best) {
+            best = gain;
+            d = clamp_f16(x_level / level2);
         }
     }
-    tlr_tile_put_q4(tile, lane, best_d, best);
+    uint16_t h = tlr_f32_to_f16(d);
+    round_to_levels(level, x, inverse(tlr_f16_to_f32(h)), &x_level, &level2);
+    uint8_t n[TLR_TILE_COLS];
+    for (int c = 0; c < TLR_TILE_COLS; c++) {
+        n[c] = 0;
+        while (level[c] > tlr_q4n_levels[n[c]])
+            n[c]++;
+    }
+    tlr_tile_put_q4(tile, lane, h, n);
 }
 
 void tlr_band_encode(enum tlr_type type, void *dst, const float *src,
