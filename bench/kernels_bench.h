@@ -47,14 +47,14 @@ struct tlr_kernels_bench_result {
     struct tlr_roofline roof;
     size_t n_rows, n_expected; /* handed out so far; in all */
     size_t n_too_large; /* cases left out: larger than an eighth of memory */
+    size_t n_untimed;   /* slots without a case in kernel_cases.c */
     bool has_counters;
 };
 
 /* Does a slot match `op` as above? */
 bool tlr_kernels_bench_matches(const char *op, const char *slot);
 
-/* Slots without a case are an error: a slot is timed or it is not in the
- * list. */
+/* No slot matches: TLR_EUSAGE. */
 int tlr_kernels_bench(struct tlr_kernels_bench_result *out,
                       const struct tlr_kernels_bench_options *options,
                       struct tlr_err *err);

@@ -164,6 +164,7 @@ static int print_json(const struct tlr_kernels_bench_result *b,
     cli_json_put(j, "counters", json_string(b->has_counters ? "available"
                                                             : "not available"));
     cli_json_put(j, "too_large", json_integer((json_int_t)b->n_too_large));
+    cli_json_put(j, "untimed_slots", json_integer((json_int_t)b->n_untimed));
     for (size_t i = 0; i < rows->n; i++)
         cli_json_push(array, row_json(&rows->items[i]));
     cli_json_put(j, "rows", array);
@@ -254,6 +255,9 @@ static int print(const struct cli_kernels_args *a,
     if (b->n_too_large > 0)
         cli_printf("%zu cases are larger than an eighth of memory and were "
                    "left out\n", b->n_too_large);
+    if (b->n_untimed > 0)
+        cli_printf("%zu slots have no case yet and were not timed\n",
+                   b->n_untimed);
     return 0;
 }
 

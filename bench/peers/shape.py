@@ -53,7 +53,31 @@ def tensors():
                    make(short, rows, cols))
 
 
-def write_gguf(path, type_name):
+def add_vocab(w, folder):
+    """A byte-level BPE vocabulary from a tokenizer.json(.xz)."""
+    import lzma
+    path = os.path.join(folder, "tokenizer.json")
+    opened = open(path, "rb") if os.path.exists(path) else lzma.open(path + ".xz")
+    with opened as f:
+        t = json.load(f)
+    tokens = [f"[PAD{i}]" for i in range(VOCAB)]
+    types = [5] * VOCAB  # unused
+    for text, i in t["model"]["vocab"].items():
+        tokens[i], types[i] = text, 1
+    for a in t["added_tokens"]:
+        tokens[a["id"]], types[a["id"]] = a["content"], 3
+    w.add_tokenizer_model("gpt2")
+    w.add_tokenizer_pre("qwen2")
+    w.add_token_list(tokens)
+    w.add_token_types(types)
+    w.add_token_merges([m if isinstance(m, str) else " ".join(m)
+                        for m in t["model"]["merges"]])
+    w.add_eos_token_id(151645)
+    w.add_pad_token_id(151643)
+    w.add_bos_token_id(151643)
+
+
+def write_gguf(path, type_name, tokenizer=None):
     """type_name of the body: Q4_0 or Q8_0.  The head, tied to the embedding, is
     Q8_0 in both, as llama-quantize leaves it (896 is no multiple of 256)."""
     import gguf
@@ -69,7 +93,10 @@ def write_gguf(path, type_name):
     w.add_layer_norm_rms_eps(EPS)
     w.add_rope_freq_base(THETA)
     w.add_vocab_size(VOCAB)
-    w.add_tokenizer_model("no_vocab")
+    if tokenizer:
+        add_vocab(w, tokenizer)
+    else:
+        w.add_tokenizer_model("no_vocab")
     w.add_file_type(getattr(gguf.LlamaFileType, "MOSTLY_" + type_name))
     for name, _, a in tensors():
         if a.ndim == 1:

@@ -134,7 +134,8 @@ bad "--min-p: expected *, found '1'*" run m p --min-p 1
 bad "--repeat-penalty: expected *, found '0'*" run m p --repeat-penalty 0
 bad "--seed: expected *, found 'x'*" run m p --seed x
 bad "--ctx: expected *, found '0'*" run m p --ctx 0
-bad "--kv: expected one of f32|f16|auto, found 'f8'*" run m p --kv f8
+bad "--kv: expected one of f32|f16|q8|auto, found 'f8'*" run m p --kv f8
+bad "--act: expected one of int8|int16|auto, found 'int4'*" run m p --act int4
 bad "--cpu: expected one of ref|*, found 'mmx'*" run m p --cpu mmx
 bad '--threads: this process may use * found 4096*' run m p --threads 4096
 bad '--json takes no value*' run m p --json=1
@@ -146,6 +147,17 @@ bad 'expected a MODEL or --random NAME, found both*' bench m --random tiny-llama
 bad '--type goes with --random*' bench m --type q8
 bad "--branches: expected *, found '99'*" bench m --branches 99
 bad "--reps: expected *, found '0'*" bench m --reps 0
+for o in '--op add' --list '--seconds 1' --csv --md '--svg x.svg'; do
+    # shellcheck disable=SC2086
+    bad '--op, --list, --seconds, --csv, --md and --svg go with --kernels*' bench $o
+done
+bad '--kernels measures no model; leave out m;*' bench m --kernels
+bad '--kernels measures no model; leave out --random*' bench --random tiny-llama --kernels
+bad '--kernels measures no model; leave out --profile*' bench --kernels --profile
+bad '--json, --csv and --md exclude one another*' bench --kernels --json --csv
+bad '--list goes with --json or nothing*' bench --kernels --list --svg x.svg
+bad "--op: no slot begins with 'nosuch'*" bench --kernels --list --op nosuch
+bad "--seconds: expected a number from 0.1 *, found '0'*" bench --kernels --seconds 0
 bad "--ctx: expected *, found '3'*" perplexity m f --ctx 3
 stops=
 for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17; do stops="$stops --stop x$i"; done
@@ -365,6 +377,34 @@ try 'text too short' 1 '' 'tlr: *prompt: has * tokens, and one window takes 128*
 try 'bench --json' 0 '{*' '*' "$tlr" bench "$m" -p 16 -n 8 -r 2 -d 4 --branches 3 --json
 json 'bench --json' out '.prefill_tok_s > 0 and .decode_tok_s > 0 and .stream_gb_s > 0 and .read_gb_s > 0
     and .weight_bytes_per_token > 0 and .peak_rss_bytes > 0 and .load_ms > 0 and .ttft_ms > 0 and .branch_ratio > 0'
+json 'bench spreads' out '.prefill_min <= .prefill_median and .prefill_median <= .prefill_max and
+    .decode_min <= .decode_tok_s and .decode_tok_s <= .decode_max and .first_token_ms > 0 and .act == "int8"'
+try 'bench --profile' 0 '{*' '*' "$tlr" bench "$m" -p 16 -n 8 -r 2 --profile --act int16 --kv f32 --ctx 99 --json
+json 'bench --profile' out 'def whole: (.ops | add) as $o | ([.layers[], .outside] | map(add) | add) as $l
+    | .total_ms > 0 and ($o / .total_ms - 1 | fabs) < 1e-6 and ($l / .total_ms - 1 | fabs) < 1e-6;
+    (.prefill_profile | whole and .tokens == 32) and (.decode_profile | whole and .steps == 16)
+    and .act == "int16" and .kv == "f32" and .ctx == 99'
+try 'run --profile' 0 '?*' '*prefill: *attend*layer 0*total*decode: *gate_up*outside*total*' \
+    "$tlr" run "$m" prompt -n 4 --profile
+try 'run --profile --json' 0 '{*' '' "$tlr" run "$m" prompt -n 4 --temp 0 --profile --json
+json 'run --profile --json' out 'def whole: (.ops | add) as $o | .total_ms > 0 and ($o / .total_ms - 1 | fabs) < 1e-6;
+    (.prefill_profile | whole and .tokens > 0) and (.decode_profile | whole) and .first_token_ms > 0'
+try 'bench --kernels' 0 '*slot*rmsnorm*ref*896*hot*cold*fills the slot*' '*' \
+    "$tlr" bench --kernels --op rmsnorm --seconds 0.1
+try 'bench --kernels --json' 0 '{*' '*' "$tlr" bench --kernels --op rmsnorm --seconds 0.1 --svg roof.svg --json
+json 'bench --kernels --json' out '.read_gb_s > 0 and .float_gflop_s > 0 and (.rows | length) >= 2
+    and ([.rows[] | .ns > 0 and .gb_s > 0 and .gop_s > 0 and .roofline_share > 0 and .ns_min <= .ns
+          and .ratio_to_ref > 0] | all)
+    and ([.rows[] | select(.variant == "ref") | .ratio_to_ref == 1] | length > 0 and all)
+    and ([.rows[] | select(.chosen) | .state] | sort) == ["cold", "hot"]'
+case $(cat roof.svg) in '<svg '*rmsnorm*'</svg>') pass ;; *) fail 'roofline plot' "$(head -c 200 roof.svg)" ;; esac
+try 'bench --kernels --csv' 0 'slot,variant,*rmsnorm,ref,*' '*' "$tlr" bench --kernels --op rmsnorm --seconds 0.1 --csv
+try 'bench --kernels, no slot' 2 '' "tlr: --op: no slot begins with 'nosuch'*" "$tlr" bench --kernels --op nosuch
+try 'bench --kernels --md, no folder' 1 '*| slot *|---|*| rmsnorm *' '*no/such/x.svg*' \
+    "$tlr" bench --kernels --op rmsnorm --seconds 0.1 --md --svg no/such/x.svg
+try 'bench --kernels --list' 0 '*rmsnorm *of ref*' '' "$tlr" bench --kernels --list
+try 'bench --kernels --list --json' 0 '{*' '' "$tlr" bench --kernels --list --json
+json 'bench --kernels --list --json' out '.slots.rmsnorm != null and (.slots | length) > 10'
 try 'bench --random' 0 '*pp16*tg8*per token*' '*' "$tlr" bench --random tiny-qwen3 --type q4 -p 16 -n 8 -r 1
 try 'bench nothing' 1 '' 'tlr: *' "$tlr" bench --random nosuch
 
