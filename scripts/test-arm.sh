@@ -33,7 +33,7 @@ on() {
     }
 }
 
-export TLR_QUICK=1 OPENBLAS_NUM_THREADS=1
+export TLR_EMULATED=1 TLR_QUICK=1 OPENBLAS_NUM_THREADS=1
 for pair in neon:cortex-a53 dotprod:neoverse-n1 i8mm:max; do
     level=${pair%:*}
     echo "=== kernels, rows of $level on an emulated ${pair#*:}"

@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -256,6 +257,8 @@ END_TEST
 /* With stacks of a quarter of the address space the system soon says no. */
 START_TEST(threads_run_out)
 {
+    if (getenv("TLR_EMULATED"))
+        TLR_LACKS("qemu-user does not hold its guest to setrlimit");
     pthread_attr_t attr;
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, (size_t)1 << 45);
