@@ -160,6 +160,14 @@ fuzz-run: $(addprefix $(BUILD)/fuzz_,$(FUZZERS))
 lint: ## the house rules that a script can check
 	@sh scripts/lint.sh
 
+# ---- speed -----------------------------------------------------------------
+bench-peers: tlr ## time tlr beside the engines of the registries, in alternation (PEERS="--quick")
+	python3 bench/peers/peers.py $(PEERS)
+
+PROFILE ?= bench --random qwen2.5-0.5b --type q4 -p 512 -n 128
+profile: tlr ## perf record + flame graph of a run (PROFILE="bench ..."); docs/profiling.md
+	@sh scripts/profile.sh ./tlr $(PROFILE)
+
 # ---- the demo --------------------------------------------------------------
 MODEL := models/smollm2-135m-instruct.bin
 DEMO_PROMPT := What is the capital of France, and what is it known for?
@@ -214,6 +222,6 @@ clean: ## remove what make built (models stay)
 help: ## this list
 	@grep -hE '^[a-z][a-z-]*:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 14
 
-.PHONY: FORCE all check check-rooms check-cli check-replay test test-arm fuzz fuzz-run lint demo install uninstall clean help
+.PHONY: FORCE all bench-peers profile check check-rooms check-cli check-replay test test-arm fuzz fuzz-run lint demo install uninstall clean help
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
