@@ -137,6 +137,7 @@ void tlr_roofline_measure(struct tlr_roofline *out, double ms)
 double tlr_roofline_read(const void *buffer, size_t n_bytes, double ms)
 {
     size_t n_words = n_bytes / 8 & ~(size_t)(TLR_STREAM_WORDS - 1);
+    tlr_stream_sum_fn *sum = tlr_stream_choose();
     double best = 0;
     if (n_words == 0)
         return 0;
@@ -146,7 +147,7 @@ double tlr_roofline_read(const void *buffer, size_t n_bytes, double ms)
     do {
         uint64_t from = tlr_now_ns();
         for (size_t i = 0; i < repeat; i++)
-            tlr_stream_sum(buffer, n_words);
+            sum(buffer, n_words);
         uint64_t ns = tlr_now_ns() - from;
         double rate = ns ? (double)(repeat * n_words * 8) / (double)ns : 0;
         if (rate > best)

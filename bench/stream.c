@@ -49,9 +49,7 @@ sum_avx512(const uint64_t *p, size_t n)
 }
 #endif
 
-typedef uint64_t sum_fn(const uint64_t *p, size_t n);
-
-static sum_fn *choose_sum(void)
+tlr_stream_sum_fn *tlr_stream_choose(void)
 {
 #if defined(__x86_64__)
     if (tlr_cpu_has(TLR_CPU_AVX512))
@@ -62,14 +60,9 @@ static sum_fn *choose_sum(void)
     return sum_any;
 }
 
-uint64_t tlr_stream_sum(const void *words, size_t n)
-{
-    return choose_sum()(words, n);
-}
-
 struct job {
     const uint8_t *buffer;
-    sum_fn *sum;
+    tlr_stream_sum_fn *sum;
     uint64_t *sums; /* one per piece */
 };
 
@@ -126,7 +119,7 @@ int tlr_stream_measure(struct tlr_stream *out, int n_threads,
         rc = tlr_pool_new(&pool, n_threads, err);
     if (rc)
         goto out;
-    struct job job = { buffer, choose_sum(), sums };
+    struct job job = { buffer, tlr_stream_choose(), sums };
     tlr_pool_run(pool, fill_piece, &job, n_pieces);
     uint64_t begun = tlr_now_ns();
     double best_ms = 0;

@@ -23,10 +23,12 @@ struct tlr_stream {
 int tlr_stream_measure(struct tlr_stream *out, int n_threads,
                        struct tlr_err *err);
 
-/* Sum of n words, a multiple of TLR_STREAM_WORDS: reads with the widest
- * registers of this machine. */
+/* Sum of n words, a multiple of TLR_STREAM_WORDS, read with the widest registers
+ * of this machine.  Choosing asks the processor, which a virtual machine answers
+ * in microseconds: choose outside of what is timed. */
 enum { TLR_STREAM_WORDS = 32 };
-uint64_t tlr_stream_sum(const void *words, size_t n);
+typedef uint64_t tlr_stream_sum_fn(const uint64_t *words, size_t n);
+tlr_stream_sum_fn *tlr_stream_choose(void);
 
 /* Bytes of the buffer above. */
 uint64_t tlr_stream_buffer_bytes(void);
