@@ -303,7 +303,8 @@ static const struct shape real[] = {
     {128, 128, 33, 0, IN_DENORMAL},  {19, 4864, 5, 0, IN_RANDOM},
     {40, 64, 7, 1008, IN_RANDOM},    {1, 32, 1, 1024, IN_RANDOM},
     {65, 96, 17, 992, IN_EXTREME},   {1073, 32, 2, 1008, IN_RANDOM},
-    {1073, 32, 1, 1008, IN_EXTREME}, {40, 576, 1, 1008, IN_RANDOM}};
+    {1073, 32, 1, 1008, IN_EXTREME}, {40, 576, 1, 1008, IN_RANDOM},
+    {17, 928, 9, 0, IN_RANDOM},      {19, 4864, 9, 0, IN_EXTREME}};
 static const struct shape whole[] = {{4864, 896, 1, 0, IN_RANDOM},
                                      {896, 4864, 1, 0, IN_EXTREME},
                                      {896, 896, 4, 0, IN_RANDOM},

@@ -254,7 +254,8 @@ START_TEST(every_crime_is_caught)
                       rows[i].slot, crime_names[_i], (int)want, (int)got);
         n_judged++;
     }
-    ck_assert_int_ge(n_judged, 2); /* matvec has two slots */
+    /* Of the slots, two are matvec's; the others share what is left. */
+    ck_assert_int_ge(n_judged, _i > ONE_ULP ? 2 : 5);
 }
 END_TEST
 
