@@ -7,7 +7,7 @@
 #include "engine/tlr.h"
 
 struct tlr_bench_options {
-    uint32_t n_prompt;   /* tokens of one prefill */
+    uint32_t n_prompt;   /* tokens of one prefill; 0: none */
     uint32_t n_gen;      /* tokens decoded one by one; 0: none */
     uint32_t depth;      /* tokens that are there before either begins */
     uint32_t n_reps;     /* measured repetitions */

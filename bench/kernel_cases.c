@@ -7,7 +7,8 @@
 #include "bench/kernel_cases.h"
 
 enum { DIM = 896, FFN = 4864, HEAD_DIM = 64, HEADS = 14, VOCAB = 151936 };
-enum { PREFILL = 256 };
+enum { KV_HEADS = 2, GROUP = HEADS / KV_HEADS }; /* queries of a KV head */
+enum { PREFILL = 256, ATTEND_TOK = 64 };
 
 static const struct tlr_case cases[] = {
     { TLR_OP_MATVEC, DIM, DIM, 1 },
@@ -31,6 +32,14 @@ static const struct tlr_case cases[] = {
     { TLR_OP_ADD, 0, DIM, 1 },
     { TLR_OP_TO_F16, 0, 4096, 1 },
     { TLR_OP_FROM_F16, 0, 4096, 1 },
+    /* rows are positions, and the queries are those of one KV head */
+    { TLR_OP_ATTEND_F32, TLR_KV_STRETCH, HEAD_DIM, 1 },
+    { TLR_OP_ATTEND_F32, TLR_KV_STRETCH, HEAD_DIM, ATTEND_TOK },
+    { TLR_OP_ATTEND_F16, TLR_KV_STRETCH, HEAD_DIM, 1 },
+    { TLR_OP_ATTEND_F16, TLR_KV_STRETCH, HEAD_DIM, ATTEND_TOK },
+    { TLR_OP_ATTEND_Q8, TLR_KV_STRETCH, HEAD_DIM, 1 },
+    { TLR_OP_ATTEND_Q8, TLR_KV_STRETCH, HEAD_DIM, ATTEND_TOK },
+    { TLR_OP_ATTEND_MERGE, HEADS, HEAD_DIM, 1 },
 };
 
 const struct tlr_case *tlr_kernel_cases(size_t *n)
@@ -85,9 +94,42 @@ static struct tlr_case_size vector_size(const struct tlr_case *c)
     };
 }
 
+/* Keys alone, or values alone. */
+static size_t kv_bytes(const struct tlr_case *c)
+{
+    size_t n = (size_t)c->n_rows * (size_t)c->n_cols;
+    if (c->op == TLR_OP_ATTEND_Q8)
+        return n + n / 32 * 2;
+    return n * (c->op == TLR_OP_ATTEND_F16 ? 2 : 4);
+}
+
+/* Two products of every query with a position: its score, its value's share. */
+static struct tlr_case_size attend_size(const struct tlr_case *c)
+{
+    double queries = (double)c->n_tok * GROUP, dim = c->n_cols;
+    size_t w = 2 * kv_bytes(c);
+    return (struct tlr_case_size){
+        .item_bytes = w,
+        .n_bytes = (double)w + queries * 4 * (dim + dim + 2),
+        .n_ops = 4 * queries * c->n_rows * dim,
+    };
+}
+
+static struct tlr_case_size merge_size(const struct tlr_case *c)
+{
+    size_t n = (size_t)c->n_rows * TLR_PART_FLOATS(c->n_cols) * sizeof(float);
+    double used = (double)c->n_rows * (c->n_cols + 2);
+    return (struct tlr_case_size){ .item_bytes = n, .out_bytes = n,
+                                   .n_bytes = 12 * used, .n_ops = 3 * used };
+}
+
 struct tlr_case_size tlr_case_size(const struct tlr_case *c,
                                    enum tlr_type type)
 {
+    if (c->op == TLR_OP_ATTEND_MERGE)
+        return merge_size(c);
+    if (c->op >= TLR_OP_ATTEND_F32 && c->op <= TLR_OP_ATTEND_Q8)
+        return attend_size(c);
     return c->n_rows > 0 ? matrix_size(c, type) : vector_size(c);
 }
 
@@ -161,6 +203,29 @@ static void call_from_f16(tlr_any_fn *fn, const struct tlr_case *c,
     ((tlr_from_f16_fn *)fn)(o->y, o->item, c->n_cols);
 }
 
+static void call_attend(tlr_any_fn *fn, const struct tlr_case *c,
+                        const struct tlr_operands *o)
+{
+    struct tlr_kv_span span = {
+        o->item, (const char *)o->item + kv_bytes(c), c->n_rows
+    };
+    int n_seen[ATTEND_TOK];
+    for (int t = 0; t < c->n_tok; t++)
+        n_seen[t] = c->n_rows;
+    struct tlr_attend job = {
+        .q = o->x, .q_stride = (size_t)(HEADS * c->n_cols), .n_seen = n_seen,
+        .n_tok = c->n_tok, .n_heads = GROUP, .spans = &span, .n_spans = 1,
+        .head_dim = c->n_cols, .scale = 0.125f,
+    };
+    ((tlr_attend_fn *)fn)(o->y, &job, o->y2);
+}
+
+static void call_merge(tlr_any_fn *fn, const struct tlr_case *c,
+                       const struct tlr_operands *o)
+{
+    ((tlr_attend_merge_fn *)fn)(o->out, o->item, c->n_rows, c->n_cols);
+}
+
 tlr_case_fn *tlr_case_call(enum tlr_kernel_op op)
 {
     static tlr_case_fn *const calls[TLR_N_OPS] = {
@@ -169,7 +234,9 @@ tlr_case_fn *tlr_case_call(enum tlr_kernel_op op)
         [TLR_OP_SCORE] = call_score,       [TLR_OP_RMSNORM] = call_rmsnorm,
         [TLR_OP_ROPE] = call_rope,         [TLR_OP_SWIGLU] = call_swiglu,
         [TLR_OP_ADD] = call_add,           [TLR_OP_TO_F16] = call_to_f16,
-        [TLR_OP_FROM_F16] = call_from_f16,
+        [TLR_OP_FROM_F16] = call_from_f16, [TLR_OP_ATTEND_F32] = call_attend,
+        [TLR_OP_ATTEND_F16] = call_attend, [TLR_OP_ATTEND_Q8] = call_attend,
+        [TLR_OP_ATTEND_MERGE] = call_merge,
     };
     return calls[op];
 }

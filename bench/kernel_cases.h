@@ -10,7 +10,7 @@
 
 struct tlr_case {
     enum tlr_kernel_op op;
-    int n_rows; /* 0: a vector */
+    int n_rows; /* 0: a vector; attend: positions */
     int n_cols;
     int n_tok;
 };
@@ -23,7 +23,7 @@ struct tlr_operands {
     const float *x;     /* f32 [n_tok, n_cols] or more */
     void *act;          /* x as tlr_quantise_fn leaves it */
     float *y;           /* [n_tok, n_rows] or [n_cols] */
-    float *y2;          /* the same again: variances, scores */
+    float *y2;          /* the same again: variances, scratch */
 };
 
 struct tlr_case_size {

@@ -46,11 +46,11 @@ static const struct cli_option options[] = {
       .help = "number type of the random weights", .unset = "q8" },
     { .name = "prompt-tokens", .letter = 'p', .kind = CLI_INT,
       .at = offsetof(struct bench_args, n_prompt), .value = "N",
-      .help = "tokens of the prefill", .fallback = "512", .min = 1,
+      .help = "tokens of the prefill; 0: none", .fallback = "512", .min = 0,
       .max = 1048576 },
     { .name = "gen-tokens", .letter = 'n', .kind = CLI_INT,
       .at = offsetof(struct bench_args, n_gen), .value = "N",
-      .help = "tokens to decode one by one", .fallback = "128", .min = 1,
+      .help = "tokens to decode one by one; 0: none", .fallback = "128", .min = 0,
       .max = 1048576 },
     { .name = "depth", .letter = 'd', .kind = CLI_INT,
       .at = offsetof(struct bench_args, depth), .value = "N",
@@ -207,8 +207,15 @@ static const char *main_type(const struct tlr_file *f)
     return tlr_type_name(best);
 }
 
+/* A number that is null where nothing was measured. */
+static void put_measured(json_t *j, const char *key, bool is_measured,
+                         double value)
+{
+    cli_json_put(j, key, is_measured ? cli_json_real(value) : json_null());
+}
+
 /* NAME_tok_s is the mean. */
-static void put_rate(json_t *j, const char *name,
+static void put_rate(json_t *j, const char *name, bool is_measured,
                      const struct tlr_bench_rate *rate)
 {
     const struct {
@@ -222,7 +229,7 @@ static void put_rate(json_t *j, const char *name,
     char key[32];
     for (size_t i = 0; i < CLI_COUNT(parts); i++) {
         snprintf(key, sizeof key, "%s_%s", name, parts[i].end);
-        cli_json_put(j, key, cli_json_real(parts[i].value));
+        put_measured(j, key, is_measured, parts[i].value);
     }
 }
 
@@ -252,22 +259,26 @@ static int print_json(const struct bench_args *a, const struct tlr_model *m,
     cli_json_put(j, "kv", json_string(cli_kv_name(o->kv)));
     cli_json_put(j, "act", json_string(cli_act_name(o->act)));
     cli_json_put(j, "ctx", json_integer(o->n_ctx));
-    put_rate(j, "prefill", &r->engine.prefill);
-    put_rate(j, "decode", &r->engine.decode);
+    bool has_pp = a->n_prompt > 0, has_tg = a->n_gen > 0;
+    put_rate(j, "prefill", has_pp, &r->engine.prefill);
+    put_rate(j, "decode", has_tg, &r->engine.decode);
     cli_json_put(j, "weight_bytes_per_token",
                  json_integer((json_int_t)r->bytes_per_token));
-    cli_json_put(j, "read_gb_s", cli_json_real(r->read_gb_s));
+    put_measured(j, "read_gb_s", has_tg, r->read_gb_s);
     cli_json_put(j, "stream_gb_s", cli_json_real(r->stream.gb_s));
-    cli_json_put(j, "read_share", cli_json_real(read_share(r)));
+    put_measured(j, "read_share", has_tg, read_share(r));
     cli_json_put(j, "peak_rss_bytes", json_integer((json_int_t)r->peak_rss));
     cli_json_put(j, "load_ms", cli_json_real(r->load_ms));
-    cli_json_put(j, "ttft_ms", cli_json_real(r->engine.ttft_ms));
+    put_measured(j, "ttft_ms", has_pp, r->engine.ttft_ms);
     cli_json_put(j, "first_token_ms", cli_json_real(r->first_token_ms));
     if (a->profile) {
-        cli_json_put(j, "prefill_profile", cli_profile_json(
-                         &r->engine.profiles[TLR_BENCH_PREFILL]));
-        cli_json_put(j, "decode_profile", cli_profile_json(
-                         &r->engine.profiles[TLR_BENCH_DECODE]));
+        const struct tlr_profile *p = r->engine.profiles;
+        cli_json_put(j, "prefill_profile",
+                     has_pp ? cli_profile_json(p + TLR_BENCH_PREFILL)
+                            : json_null());
+        cli_json_put(j, "decode_profile",
+                     has_tg ? cli_profile_json(p + TLR_BENCH_DECODE)
+                            : json_null());
     }
     if (a->n_branches > 0) {
         cli_json_put(j, "branches", json_integer(a->n_branches));
@@ -299,25 +310,28 @@ static void print_human(const struct bench_args *a, const struct tlr_model *m,
                o->n_threads,
                tlr_cpu_level_name((enum tlr_cpu_level)o->cpu_level),
                cli_kv_name(o->kv), cli_act_name(o->act), brand);
-    print_rate("pp", a->n_prompt, a->depth, &r->engine.prefill);
-    print_rate("tg", a->n_gen, a->depth, &r->engine.decode);
+    if (a->n_prompt > 0)
+        print_rate("pp", a->n_prompt, a->depth, &r->engine.prefill);
+    if (a->n_gen > 0)
+        print_rate("tg", a->n_gen, a->depth, &r->engine.decode);
     if (a->n_branches > 0)
         cli_printf("  %lld branches cost %.2f times one\n",
                    (long long)a->n_branches, r->engine.branch_ratio);
-    cli_printf("  reads %s of weights per token: %.2f GB/s of %.2f GB/s that "
-               "memory gives (%.0f %%)\n",
-               cli_bytes(text[0], sizeof text[0], r->bytes_per_token),
-               r->read_gb_s, r->stream.gb_s, read_share(r) * 100);
+    if (a->n_gen > 0)
+        cli_printf("  reads %s of weights per token: %.2f GB/s of %.2f GB/s "
+                   "that memory gives (%.0f %%)\n",
+                   cli_bytes(text[0], sizeof text[0], r->bytes_per_token),
+                   r->read_gb_s, r->stream.gb_s, read_share(r) * 100);
     cli_printf("  load %.0f ms, first token of a prompt of %d %.0f ms after the "
                "%s, peak %s\n", r->load_ms, FIRST_TOKENS, r->first_token_ms,
                a->random ? "weights were made" : "process began",
                cli_bytes(text[1], sizeof text[1], r->peak_rss));
-    if (a->profile) {
+    if (a->profile && a->n_prompt > 0)
         cli_print_profile(&r->engine.profiles[TLR_BENCH_PREFILL], "prefill",
                           false);
+    if (a->profile && a->n_gen > 0)
         cli_print_profile(&r->engine.profiles[TLR_BENCH_DECODE], "decode",
                           false);
-    }
 }
 
 static int measure(const struct bench_args *a, const struct tlr_model *m,
@@ -396,6 +410,12 @@ static int bench(const void *args, struct tlr_err *err)
     if (a->type && !a->random)
         return tlr_err_set(err, TLR_EUSAGE,
                            "--type goes with --random; a model has its own");
+    if (a->n_prompt == 0 && a->n_gen == 0)
+        return tlr_err_set(err, TLR_EUSAGE, "-p 0 -n 0 leaves nothing to "
+                           "measure; give one of them");
+    if (a->n_branches > 0 && a->n_gen == 0)
+        return tlr_err_set(err, TLR_EUSAGE, "--branches are measured beside "
+                           "decoding; give -n");
     int rc = cli_session_options(&o, &a->session, err);
     if (rc)
         return rc;

@@ -147,6 +147,8 @@ bad 'expected a MODEL or --random NAME, found both*' bench m --random tiny-llama
 bad '--type goes with --random*' bench m --type q8
 bad "--branches: expected *, found '99'*" bench m --branches 99
 bad "--reps: expected *, found '0'*" bench m --reps 0
+bad '-p 0 -n 0 leaves nothing to measure*' bench m -p 0 -n 0
+bad '--branches are measured beside decoding*' bench m -n 0 --branches 2
 for o in '--op add' --list '--seconds 1' --csv --md '--svg x.svg'; do
     # shellcheck disable=SC2086
     bad '--op, --list, --seconds, --csv, --md and --svg go with --kernels*' bench $o
@@ -184,6 +186,27 @@ try 'output in no folder' 1 '' 'tlr: nosuch/x.bin*' "$tlr" convert random:tiny-l
 try 'output is a folder' 1 '' 'tlr: *empty*' "$tlr" convert random:tiny-llama -o empty
 try 'source is output' 2 '' 'tlr: *source and output at once*' "$tlr" convert tiny.bin -o tiny.bin
 try 'named like a source' 2 '' 'tlr: x.gguf: is named like a source*' "$tlr" convert tiny.bin -o x.gguf
+head -c 7000 "$folders/make.py" >sample.txt
+try 'convert --calibrate' 0 '*sample.bin: *q4n*' '*' "$tlr" convert "$folders/tiny-qwen2" -o sample.bin \
+    --type q4 --calibrate sample.txt --calibrate-tokens 1024
+try 'convert without it' 0 '{*' '*' "$tlr" convert "$folders/tiny-qwen2" -o rounded.bin --type q4 --json
+json 'a 4-bit recipe' out '.types.q4n > 10 and .types.q8p == 1'
+if [ "$(wc -c <sample.bin)" -eq "$(wc -c <rounded.bin)" ] && ! cmp -s sample.bin rounded.bin; then pass; else
+    fail 'calibrated: as large as rounded to nearest, with other numbers'
+fi
+cp sample.bin sample2.bin
+try 'calibrate again' 0 '*' '*' "$tlr" convert "$folders/tiny-qwen2" -o sample.bin \
+    --type q4 --calibrate sample.txt --calibrate-tokens 1024
+same 'the same calibrated bytes again' sample.bin sample2.bin
+printf short >short.txt
+try 'calibration text too short' 1 '' 'tlr: calibration text: expected 512 tokens or more, found *' \
+    "$tlr" convert "$folders/tiny-qwen2" -o sample.bin --type q4 --calibrate short.txt
+same 'it leaves the old model' sample.bin sample2.bin
+try 'no calibration text' 1 '' 'tlr: nosuch: *' \
+    "$tlr" convert "$folders/tiny-qwen2" -o x.bin --type q4 --calibrate nosuch
+try 'calibrate without a tokenizer' 2 '' 'tlr: calibration: this source has no tokenizer*' \
+    "$tlr" convert random:tiny-llama -o x.bin --type q4 --calibrate sample.txt
+bad "--calibrate-tokens: expected *, found '5'*" convert src -o x --calibrate-tokens 5
 cp q2.bin old.bin
 try 'file limit' 1 '' 'tlr: *old.bin*' \
     sh -c 'ulimit -f 32; "$1" convert random:tiny-llama -o old.bin' sh "$tlr"
@@ -373,6 +396,20 @@ json 'perplexity --json' out '.ppl > 1 and .tokens == 3 * 63 and .windows == 3 a
 in=/dev/null
 try 'perplexity --all' 0 '{*' '*' "$tlr" perplexity "$m" "$folders/make.py" --ctx 128 --json --chunks 3 --all
 json 'perplexity --all' out '.tokens == 3 * 127 and .all'
+try 'perplexity --logits' 0 '{*' '*' \
+    "$tlr" perplexity "$m" "$folders/make.py" --ctx 128 --json --chunks 2 --logits logits
+n_vocab=$(($(wc -c <logits) / 126 / 4 - 1))
+if [ "$(wc -c <logits)" -eq $((126 * 4 * (n_vocab + 1))) ] && [ $n_vocab -gt 256 ]; then pass; else
+    fail "logits: expected 126 ids and their rows, found $(wc -c <logits) bytes"
+fi
+"$tlr" tokenize "$m" "$(cat "$folders/make.py")" | tr ' ' '\n' | grep . | sed -n 66p >expected
+od -An -tu4 -N4 logits | tr -d ' ' >first
+same 'the first id that is predicted' first expected
+try 'perplexity --logits, no folder' 1 '' 'tlr: no/such: *' \
+    "$tlr" perplexity "$m" "$folders/make.py" --ctx 128 --chunks 2 --logits no/such
+try 'perplexity --logits, a device' 1 '' 'tlr: /dev/full: expected a regular file*' \
+    "$tlr" perplexity "$m" "$folders/make.py" --ctx 128 --chunks 2 --logits /dev/full
+no_temporaries
 try 'text too short' 1 '' 'tlr: *prompt: has * tokens, and one window takes 128*' "$tlr" perplexity "$m" prompt --ctx 128
 try 'bench --json' 0 '{*' '*' "$tlr" bench "$m" -p 16 -n 8 -r 2 -d 4 --branches 3 --json
 json 'bench --json' out '.prefill_tok_s > 0 and .decode_tok_s > 0 and .stream_gb_s > 0 and .read_gb_s > 0
@@ -384,6 +421,17 @@ json 'bench --profile' out 'def whole: (.ops | add) as $o | ([.layers[], .outsid
     | .total_ms > 0 and ($o / .total_ms - 1 | fabs) < 1e-6 and ($l / .total_ms - 1 | fabs) < 1e-6;
     (.prefill_profile | whole and .tokens == 32) and (.decode_profile | whole and .steps == 16)
     and .act == "int16" and .kv == "f32" and .ctx == 99'
+try 'bench --profile for people' 0 '*pp16*tg8*prefill: *2 steps of 32 tokens*attend*total*by layer:*layer 0*outside*total*decode: *16 steps of 16 tokens*head*outside*total*' '*' \
+    "$tlr" bench "$m" -p 16 -n 8 -r 2 --profile
+try 'bench decode alone' 0 '*tg4 @ d64*per token*' '' "$tlr" bench "$m" -p 0 -n 4 -r 1 -d 64
+case $(cat out) in *pp*) fail 'no prefill was asked for' "$(cat out)" ;; *) pass ;; esac
+try 'bench decode alone, JSON' 0 '{*' '' "$tlr" bench "$m" -p 0 -n 4 -r 1 -d 64 --json
+json 'bench decode alone, JSON' out '.prefill_tok_s == null and .ttft_ms == null and .decode_median > 0 and .read_share > 0'
+try 'bench prefill alone' 0 '*pp8 *peak*' '' "$tlr" bench "$m" -p 8 -n 0 -r 1
+case $(cat out) in *' tg'*|*'per token'*) fail 'no decoding was asked for' "$(cat out)" ;; *) pass ;; esac
+try 'bench prefill alone, JSON' 0 '{*' '' "$tlr" bench "$m" -p 8 -n 0 -r 1 --profile --json
+json 'bench prefill alone, JSON' out '.decode_tok_s == null and .read_gb_s == null and .decode_profile == null
+    and .prefill_median > 0 and .prefill_profile.total_ms > 0'
 try 'run --profile' 0 '?*' '*prefill: *attend*layer 0*total*decode: *gate_up*outside*total*' \
     "$tlr" run "$m" prompt -n 4 --profile
 try 'run --profile --json' 0 '{*' '' "$tlr" run "$m" prompt -n 4 --temp 0 --profile --json
@@ -399,6 +447,9 @@ json 'bench --kernels --json' out '.read_gb_s > 0 and .float_gflop_s > 0 and (.r
     and ([.rows[] | select(.chosen) | .state] | sort) == ["cold", "hot"]'
 case $(cat roof.svg) in '<svg '*rmsnorm*'</svg>') pass ;; *) fail 'roofline plot' "$(head -c 200 roof.svg)" ;; esac
 try 'bench --kernels --csv' 0 'slot,variant,*rmsnorm,ref,*' '*' "$tlr" bench --kernels --op rmsnorm --seconds 0.1 --csv
+try 'bench --kernels --op attend' 0 '{*' '*' "$tlr" bench --kernels --op attend --seconds 0.1 --json
+json 'bench --kernels --op attend' out '.untimed_slots == 0 and ([.rows[].slot] | unique | length) == 4 and
+    ([.rows[] | select(.tokens > 1) | .rows] | unique) == [256]'
 try 'bench --kernels, no slot' 2 '' "tlr: --op: no slot begins with 'nosuch'*" "$tlr" bench --kernels --op nosuch
 try 'bench --kernels --md, no folder' 1 '*| slot *|---|*| rmsnorm *' '*no/such/x.svg*' \
     "$tlr" bench --kernels --op rmsnorm --seconds 0.1 --md --svg no/such/x.svg
