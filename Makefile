@@ -164,6 +164,10 @@ lint: ## the house rules that a script can check
 bench-peers: tlr ## time tlr beside the engines of the registries, in alternation (PEERS="--quick")
 	python3 bench/peers/peers.py $(PEERS)
 
+QUALITY_PYTHON ?= python3
+bench-quality: tlr ## tlr's and llama.cpp's 4 and 8 bits beside f32 (QUALITY="--source M.gguf --data D --work W"; bench/quality/README.md)
+	$(QUALITY_PYTHON) bench/quality/quality.py --tlr ./tlr $(QUALITY)
+
 PROFILE ?= bench --random qwen2.5-0.5b --type q4 -p 512 -n 128
 profile: tlr ## perf record + flame graph of a run (PROFILE="bench ..."); docs/profiling.md
 	@sh scripts/profile.sh ./tlr $(PROFILE)
@@ -222,6 +226,6 @@ clean: ## remove what make built (models stay)
 help: ## this list
 	@grep -hE '^[a-z][a-z-]*:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 14
 
-.PHONY: FORCE all bench-peers profile check check-rooms check-cli check-replay test test-arm fuzz fuzz-run lint demo install uninstall clean help
+.PHONY: FORCE all bench-peers bench-quality profile check check-rooms check-cli check-replay test test-arm fuzz fuzz-run lint demo install uninstall clean help
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -290,6 +290,13 @@ static void print_provenance(const struct tlr_file *f)
         cli_printf("%s%s%s%s\n", i ? "             " : "made from    ",
                    name ? name : "?", sha && sha[0] ? "  sha256 " : "", sha ? sha : "");
     }
+    const json_t *c = json_object_get(json_object_get(j, "options"),
+                                      "calibration");
+    const char *sha = json_string_value(json_object_get(c, "text_sha256"));
+    if (sha)
+        cli_printf("calibrated   on %lld tokens of the text with sha256 %s\n",
+                   (long long)json_integer_value(json_object_get(c, "tokens")),
+                   sha);
     json_decref(j);
 }
 

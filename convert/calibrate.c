@@ -303,6 +303,11 @@ void tlr_calibration_free(struct tlr_calibration *c)
     tlr_free(c);
 }
 
+uint64_t tlr_calibration_tokens(const struct tlr_calibration *c)
+{
+    return (uint64_t)c->n_windows * WINDOW;
+}
+
 uint64_t tlr_calibration_units(const struct tlr_calibration *c)
 {
     uint32_t n_layers = tlr_model_config(c->model)->n_layers;

@@ -25,6 +25,9 @@ void tlr_calibration_free(struct tlr_calibration *c); /* NULL is allowed */
 int tlr_calibration_factor(struct tlr_calibration *c, uint32_t i,
                            const struct tlr_factor **out, struct tlr_err *err);
 
+/* Ids that are read: whole windows of the text, so fewer than were asked for. */
+uint64_t tlr_calibration_tokens(const struct tlr_calibration *c);
+
 /* Work to be done and work done so far, in units of a window: for progress. */
 uint64_t tlr_calibration_units(const struct tlr_calibration *c);
 /* Called after every window; non-zero cancels. */

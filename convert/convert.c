@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/hash.h"
 #include "base/mem.h"
 #include "base/pool.h"
 #include "base/version.h"
@@ -303,6 +304,37 @@ static int add_section(struct job *j, enum tlr_section section, void *data,
     return rc;
 }
 
+/* The text is not in the model; its checksum says which one it was. */
+static int put_calibration(const struct job *j, json_t *options,
+                           struct tlr_err *err)
+{
+    const struct tlr_convert_options *o = j->options;
+    struct tlr_sha256 *sha = NULL;
+    char hex[65];
+    int rc = tlr_sha256_begin(&sha, err);
+    if (rc) {
+        return rc;
+    }
+    rc = tlr_sha256_add(sha, o->calibration_text, o->calibration_bytes, err);
+    if (rc) {
+        tlr_sha256_drop(sha);
+        return rc;
+    }
+    if ((rc = tlr_sha256_end(sha, hex, err))) {
+        return rc;
+    }
+    json_t *c = json_object();
+    json_int_t tokens = (json_int_t)tlr_calibration_tokens(j->calibration);
+    if (!c || json_object_set_new(c, "tokens", json_integer(tokens)) ||
+        json_object_set_new(c, "text_sha256", json_string(hex))) {
+        json_decref(c);
+        return tlr_err_nomem(err, "provenance", sizeof hex);
+    }
+    return json_object_set_new(options, "calibration", c)
+               ? tlr_err_nomem(err, "provenance", sizeof hex)
+               : 0;
+}
+
 /* The source's provenance, what was asked for and who did it. */
 static int provenance_text(const struct job *j, char **out,
                            struct tlr_err *err)
@@ -321,7 +353,8 @@ static int provenance_text(const struct job *j, char **out,
         rc = tlr_err_nomem(err, "provenance", 0);
     } else {
         size_t len;
-        rc = tlr_json_dump(root, out, &len, err);
+        rc = j->calibration ? put_calibration(j, options, err) : 0;
+        rc = rc ? rc : tlr_json_dump(root, out, &len, err);
     }
     json_decref(options);
     json_decref(root);

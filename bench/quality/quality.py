@@ -59,11 +59,11 @@ class LlamaModel:
                 yield window[at + 1], self.model.scores[at]
 
 
-def tlr_records(tlr, model, path, windows, work):
+def tlr_records(tlr, model, path, windows, work, act):
     """The same from `tlr perplexity --logits`."""
     dump = work / "logits.bin"
     run(tlr, "perplexity", model, path, "--ctx", CTX, "--chunks", windows,
-        "--logits", dump)
+        "--act", act, "--logits", dump)
     n_vocab = json.loads(subprocess.run(
         [str(tlr), "inspect", "--json", str(model)], check=True,
         capture_output=True).stdout)["config"]["n_vocab"]
@@ -178,17 +178,22 @@ def main():
     reference = Reference(source, texts, a.windows, a.work, a.threads)
     calibration = ["--calibrate", a.work / "calibration.txt",
                    "--calibrate-tokens", a.calibrate_tokens]
-    variants = [("llama.cpp", "f32", None), ("llama.cpp", "Q4_0", None),
-                ("llama.cpp", "IQ4_NL", None), ("llama.cpp", "Q4_K_M", None),
-                ("llama.cpp", "Q8_0", None),
-                ("tlr", "f32", ["--type", "f32"]),
-                ("tlr", "q8", ["--type", "q8"]),
-                ("tlr", "q4", ["--type", "q4"]),
-                ("tlr", "q4 calibrated",
-                 ["--type", "q4", *calibration])]
+    variants = [("llama.cpp", "f32", None, None),
+                ("llama.cpp", "Q4_0", None, None),
+                ("llama.cpp", "IQ4_NL", None, None),
+                ("llama.cpp", "Q4_K_M", None, None),
+                ("llama.cpp", "Q8_0", None, None),
+                ("tlr", "f32", ["--type", "f32"], "int8")]
+    for kind, options in (("q8", ["--type", "q8"]),
+                          ("q4-plain", ["--type", "q4-plain"]),
+                          ("q4", ["--type", "q4"]),
+                          ("q4 calibrated", ["--type", "q4", *calibration])):
+        variants += [("tlr", f"{kind} {act}", options, act)
+                     for act in ("int8", "int16")]
     results = a.work / "quality.json"
     rows = json.loads(results.read_text()) if results.exists() else []
-    for engine, kind, options in variants:
+    converted = set()
+    for engine, kind, options, act in variants:
         label = f"{engine} {kind}"
         if a.only and label not in a.only:
             continue
@@ -204,10 +209,13 @@ def main():
                           lambda n: model.records(texts[n], a.windows))
             del model
         else:
-            path = a.work / f"{kind.replace(' ', '-')}.bin"
-            run(a.tlr, "convert", source, "-o", path, *options)
+            name = kind.removesuffix(act).strip().replace(" ", "-")
+            path = a.work / f"{name}.bin"
+            if path not in converted:
+                run(a.tlr, "convert", source, "-o", path, *options)
+                converted.add(path)
             row = measure(reference, lambda n: tlr_records(
-                a.tlr, path, a.work / f"{n}.txt", a.windows, a.work))
+                a.tlr, path, a.work / f"{n}.txt", a.windows, a.work, act))
             row["bytes_per_token"] = tlr_bytes_per_token(a.tlr, path)
         row |= {"engine": engine, "type": kind, "bytes": path.stat().st_size}
         rows = [r for r in rows if (r["engine"], r["type"]) != (engine, kind)]
