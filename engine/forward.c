@@ -77,11 +77,18 @@ static void observe(struct tlr_session *s, uint32_t layer, enum tlr_input which,
     }
 }
 
+static struct tlr_acts acts_for(struct tlr_acts acts, int n)
+{
+    acts.is_paired = acts.second && n <= TLR_PAIRED_TOK;
+    return acts;
+}
+
 struct tlr_rows tlr_forward_rows(const struct tlr_session *s, float *x,
                                  uint32_t n_cols, int n)
 {
-    return (struct tlr_rows){.x = x, .x_stride = n_cols, .acts = s->w.acts,
-                             .n_tok = n, .n_cols = n_cols};
+    return (struct tlr_rows){.x = x, .x_stride = n_cols,
+                             .acts = acts_for(s->w.acts, n), .n_tok = n,
+                             .n_cols = n_cols};
 }
 
 /* x += xn (add), then norm(x) into xn and its rounding, for rows [first, n). */
@@ -104,7 +111,7 @@ static struct tlr_rows glu_rows(const struct tlr_session *s,
                          .x_stride = l->down->n_cols, .n_tok = n,
                          .n_cols = l->down->n_cols};
     if (tlr_type_is_tiled(l->down->type)) {
-        r.acts = s->w.glu_acts;
+        r.acts = acts_for(s->w.glu_acts, n);
     } else {
         r.x = s->w.glu;
     }
@@ -192,7 +199,7 @@ void tlr_forward_hidden(struct tlr_session *s, int row, int n, float *hidden)
 {
     struct tlr_rows out =
         tlr_forward_rows(s, hidden, s->model->config->dim, n);
-    out.acts = (struct tlr_acts){NULL, NULL};
+    out.acts = (struct tlr_acts){.first = NULL};
     struct row_work r = {.s = s, .weight = s->model->final_norm, .out = &out,
                          .first = row, .n = n};
     run_groups(&r, norm_group);

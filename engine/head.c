@@ -247,6 +247,7 @@ int tlr_top(struct tlr_session *s, int k, int32_t *ids, float *logits,
     }
     struct search q = {.s = s, .w = s->model->head, .n_ids = n_ids, .k = k};
     q.in = tlr_forward_rows(s, s->hidden, q.w->n_cols, 1);
+    q.in.acts.is_paired = false; /* score_q8p takes one token */
     tlr_profile_begin(s);
     s->top.counts.n_calls++;
     const struct tlr_best *best;

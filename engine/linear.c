@@ -23,7 +23,7 @@ enum {
     GEMM_ROWS = 64,
     PANEL_ELEMENTS = 262144, /* 1 MiB of f32: stays in L2 */
     PANEL_ROWS_MAX = 128,
-    ROUND_COLS = 256,             /* of one piece of int16 rounding */
+    ROUND_COLS = 256, /* of one piece of int16 rounding, a multiple of 32 */
     BLAS_BUFFER_BYTES = 128 << 20 /* what OpenBLAS maps for AVX-512 */
 };
 
@@ -39,10 +39,35 @@ struct region {
 
 /* ---- rounding ---- */
 
+/* n_tok rows and their rests as one group of twice as many. */
+static void round_pairs(const struct tlr_kernels *k, const struct tlr_rows *in,
+                        uint32_t col, uint32_t n, const float *x,
+                        size_t x_stride)
+{
+    uint8_t act[TLR_PAIRED_TOK * ROUND_COLS / 32 * TLR_ACT_BYTES];
+    float both[2 * TLR_PAIRED_TOK * ROUND_COLS];
+    for (uint32_t done = 0; done < n; done += ROUND_COLS) {
+        size_t part = n - done < ROUND_COLS ? n - done : ROUND_COLS;
+        float *rest = both + (size_t)in->n_tok * part;
+        for (size_t t = 0; t < (size_t)in->n_tok; t++) {
+            memcpy(both + t * part, x + t * x_stride + done,
+                   part * sizeof *both);
+        }
+        k->quantise(act, rest, both, part, in->n_tok, (int)part);
+        k->quantise(in->acts.first +
+                        tlr_act_bytes(2 * (size_t)in->n_tok, col + done),
+                    NULL, both, part, 2 * in->n_tok, (int)part);
+    }
+}
+
 void tlr_linear_round_part(const struct tlr_kernels *k,
                            const struct tlr_rows *in, int tok, uint32_t col,
                            uint32_t n, const float *x, size_t x_stride)
 {
+    if (in->acts.is_paired) {
+        round_pairs(k, in, col, n, x, x_stride);
+        return;
+    }
     int left = in->n_tok - tok;
     int n_tok = left < TLR_ACT_GROUP ? left : TLR_ACT_GROUP;
     size_t at = tlr_act_bytes((size_t)tok, in->n_cols) +
@@ -118,17 +143,27 @@ static void run_tiled(const struct region *r, const struct tlr_tensor *w,
     tlr_matmul_fn *matmul = r->env->kernels->matmul[w->type - TLR_Q8];
     const struct tlr_rows *in = r->in;
     int n_cols = (int)w->n_cols;
+    float *rest = it->scratch + 2 * r->env->item_floats;
+    size_t n = (size_t)it->n;
+    if (in->acts.is_paired) {
+        matmul(rest, n, w->data, it->row, in->acts.first, 2 * in->n_tok, it->n,
+               n_cols);
+        for (size_t t = 0; t < (size_t)in->n_tok; t++) {
+            float *out = y + t * y_stride;
+            memcpy(out, rest + t * n, n * sizeof *out);
+            r->env->kernels->add(out, rest + ((size_t)in->n_tok + t) * n,
+                                 it->n);
+        }
+        return;
+    }
     matmul(y, y_stride, w->data, it->row, in->acts.first, in->n_tok, it->n,
            n_cols);
     if (!in->acts.second) {
         return;
     }
-    float *rest = it->scratch + 2 * r->env->item_floats;
-    matmul(rest, (size_t)it->n, w->data, it->row, in->acts.second, in->n_tok,
-           it->n, n_cols);
-    for (int t = 0; t < in->n_tok; t++) {
-        r->env->kernels->add(y + (size_t)t * y_stride,
-                             rest + (size_t)t * (size_t)it->n, it->n);
+    matmul(rest, n, w->data, it->row, in->acts.second, in->n_tok, it->n, n_cols);
+    for (size_t t = 0; t < (size_t)in->n_tok; t++) {
+        r->env->kernels->add(y + t * y_stride, rest + t * n, it->n);
     }
 }
 

@@ -2,6 +2,7 @@
 #ifndef TLR_ENGINE_LINEAR_H
 #define TLR_ENGINE_LINEAR_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/pool.h"
@@ -9,10 +10,14 @@
 #include "weights/model_file.h"
 
 /* Rows rounded as kernels.h says.  second holds what first leaves, rounded
- * again (TLR_ACT_INT16); NULL with TLR_ACT_INT8. */
+ * again (TLR_ACT_INT16); NULL with TLR_ACT_INT8.  Where both fit into one group
+ * they may share it (is_paired): first then holds the n_tok rows and after them
+ * their n_tok rests, and one pass over the weights serves both. */
 struct tlr_acts {
     uint8_t *first, *second;
+    bool is_paired;
 };
+enum { TLR_PAIRED_TOK = TLR_ACT_GROUP / 2 };
 
 /* The input of a region, n_tok rows of n_cols.  f32 and bf16 matrices read x,
  * tiled ones acts; whoever makes a row fills what the model's matrices read

@@ -85,7 +85,10 @@ static int resolve_options(struct tlr_session_options *o,
                            "found number %u", (unsigned)o->act);
     }
     if (o->act == TLR_ACT_AUTO) {
-        o->act = TLR_ACT_INT8;
+        /* 8 bits of input would cost an 8-bit model more than its weights do
+         * (0.4 % of perplexity on SmolLM2-135M); 4-bit weights hide it. */
+        o->act = m->layers[0].down->type == TLR_Q8 ? TLR_ACT_INT16
+                                                   : TLR_ACT_INT8;
     }
     o->n_batch = o->n_batch ? o->n_batch : DEFAULT_BATCH;
     if (o->n_batch > MAX_BATCH) {
@@ -158,7 +161,7 @@ static struct tlr_acts take_acts(struct carve *c, const struct tlr_session *s,
                                  uint64_t n_cols)
 {
     uint64_t n_bytes = tlr_act_bytes(tlr_session_rows(s), n_cols);
-    struct tlr_acts acts = {take(c, n_bytes, 1), NULL};
+    struct tlr_acts acts = {.first = take(c, n_bytes, 1)};
     if (s->opt.act == TLR_ACT_INT16) {
         acts.second = take(c, n_bytes, 1);
     }
