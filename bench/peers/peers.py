@@ -2,7 +2,7 @@
 
     make bench-peers                        (or python3 bench/peers/peers.py)
       --quick             two rounds instead of five
-      --only NAME ...     some of: tlr llama.cpp onnxruntime openvino
+      --engines NAMES     some of tlr,llama.cpp,onnxruntime,openvino
     PEERS_PYTHON=PATH     take packages from this interpreter before installing
 
 All get random weights in the shape of Qwen2.5-0.5B, the same machine and the
@@ -14,8 +14,10 @@ out, and the table says why.  ik_llama.cpp is in no registry.
 Counted against tlr: its first token counts from the start of the process, with
 everything that a program does then; the peers' from before the model is opened
 (Python and imports are left out, and so is the memory they took).  llama.cpp
-runs with and without flash attention and the better of the two counts, figure
-by figure.  Takes about 20 minutes; an otherwise idle machine is up to you.
+is measured with and without flash attention in the round that does not count,
+and then goes on with the faster one, figure by figure (first token and memory:
+the smaller one).  With tlr and llama.cpp alone it takes about 10 minutes, all
+four about 25; an otherwise idle machine is up to you.
 """
 import argparse
 import datetime
@@ -25,6 +27,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -35,7 +38,7 @@ TOKENIZER = os.path.join(ROOT, "..", "shared", "data", "qwen3-tokenizer")
 METRICS = [
     ("pp512", "pp512, tok/s", True), ("pp2048", "pp2048", True),
     ("tg128", "tg128, tok/s", True), ("tg_at_4096", "tg64 @ d4096", True),
-    ("tg128_1t", "tg128, 1 thread", True),
+    ("tg64_1t", "tg64, 1 thread", True),
     ("ttft_ms", "first token, ms", False),
     ("peak_bytes", "peak, MiB", False),
 ]
@@ -119,18 +122,20 @@ def tlr_job(path, threads, tlr):
         return run([tlr, "bench", path, "-r", "1", "-t", str(t), "--json",
                     *args])
 
-    def job():
+    def job(is_warm_up):
         a = bench("-p", "512", "-n", "128", "--ctx", "2048")
-        b = bench("-p", "2048", "-n", "1")
-        c = bench("-p", "1", "-n", "64", "-d", "4096")
-        d = bench("-p", "1", "-n", "128", t=1)
-        e = bench("-p", "1", "-n", "64", "--branches", "4")
+        if is_warm_up:
+            return {}
+        b = bench("-p", "2048", "-n", "0")
+        c = bench("-p", "0", "-n", "64", "-d", "4096")
+        d = bench("-p", "0", "-n", "64", t=1)
+        e = bench("-p", "0", "-n", "64", "--branches", "4")
         return {"pp512": a["prefill_median"], "tg128": a["decode_median"],
                 "ttft_ms": a["first_token_ms"],
                 "peak_bytes": a["peak_rss_bytes"],
                 "pp2048": b["prefill_median"],
                 "tg_at_4096": c["decode_median"],
-                "tg128_1t": d["decode_median"],
+                "tg64_1t": d["decode_median"],
                 "branch4_ratio": e["branch_ratio"],
                 "read_gb_s": a["stream_gb_s"],
                 "read_share": a["read_share"],
@@ -154,26 +159,53 @@ def tlr_engine(args, python):
         yield "tlr", t, tlr_job(path, args.threads, args.tlr)
 
 
-def llama_job(python, path, threads, flash):
-    def job():
-        r = python.worker("run_llama.py", path, threads, flash)
-        one = python.worker("run_llama.py", path, 1, flash, "decode")
-        r["tg128_1t"] = one["tg128"]
-        return r
+def llama_job(python, path, threads, state, choice):
+    """choice: {metric: flash attention}, filled by the first warm-up."""
+    long = ("pp512", "pp2048", "tg_at_4096")
+
+    def measure(threads, metrics, *save):
+        return python.worker("run_llama.py", path, threads, state, *save,
+                             *(f"{m}:{f}" for m, f in metrics.items()))
+
+    def choose():
+        off, on = (measure(threads, dict.fromkeys(
+            ("ttft_ms", "tg128", *long), f), "save") for f in (0, 1))
+        for m in ("tg128", *long):
+            choice[m] = int(on[m] > off[m])
+        choice["ttft_ms"] = int(on["peak_bytes"] < off["peak_bytes"])
+        say(f"peers: llama.cpp, flash attention: {choice}")
+
+    def job(is_warm_up):
+        if not choice:
+            choose()
+        if is_warm_up:
+            return measure(threads, {"ttft_ms": choice["ttft_ms"]})
+        return {**measure(threads, choice),
+                **measure(1, {"tg64_1t": choice["tg128"]})}
     return job
 
 
 def llama_engine(args, python):
     python.need(("numpy", "numpy"), ("gguf", "gguf"),
                 ("llama_cpp", "llama-cpp-python"))
+    choice = {}
     for t in ("Q4_0", "Q8_0"):
         path = os.path.join(args.work, t.lower() + ".gguf")
         if not os.path.exists(path):
             say(f"peers: writing {path}")
             python.shape(f"write_gguf({path!r}, {t!r})")
-        for flash in (0, 1):
-            yield (f"llama.cpp {python.version('llama_cpp_python')}", t,
-                   llama_job(python, path, args.threads, flash))
+        yield (f"llama.cpp {python.version('llama_cpp_python')}", t,
+               llama_job(python, path, args.threads,
+                         os.path.join(args.work, "llama-cache"), choice))
+
+
+def worker_job(python, name, path, threads):
+    def job(is_warm_up):
+        if is_warm_up:
+            return python.worker(name, path, threads, "decode")
+        one = python.worker(name, path, 1, "decode")
+        return dict(python.worker(name, path, threads), tg64_1t=one["tg64"])
+    return job
 
 
 def ort_engine(args, python):
@@ -194,9 +226,7 @@ def ort_engine(args, python):
         say(f"peers: building {folder}")
         run_builder(python, hf, folder)
     yield (f"onnxruntime-genai {python.version('onnxruntime-genai')}", "int4",
-           lambda: dict(python.worker("run_ort.py", folder, args.threads),
-                        tg128_1t=python.worker("run_ort.py", folder, 1,
-                                               "decode")["tg128"]))
+           worker_job(python, "run_ort.py", folder, args.threads))
 
 
 def run_builder(python, hf, folder):
@@ -222,9 +252,7 @@ def openvino_engine(args, python):
         python.need(("numpy", "numpy"), ("gguf", "gguf"))
         python.shape(f"write_gguf({path!r}, 'Q4_0', {TOKENIZER!r})")
     yield (f"openvino-genai {python.version('openvino-genai')}", "Q4_0",
-           lambda: dict(python.worker("run_openvino.py", path, args.threads),
-                        tg128_1t=python.worker("run_openvino.py", path, 1,
-                                               "decode")["tg128"]))
+           worker_job(python, "run_openvino.py", path, args.threads))
 
 
 ENGINES = {"tlr": tlr_engine, "llama.cpp": llama_engine,
@@ -236,7 +264,7 @@ ENGINES = {"tlr": tlr_engine, "llama.cpp": llama_engine,
 def collect(args, python):
     """All jobs that are ready, and {engine: reason} for the others."""
     jobs, skipped = [], {}
-    for name in args.only:
+    for name in args.engines:
         try:
             jobs.extend(ENGINES[name](args, python))
         except (Skip, subprocess.SubprocessError, OSError) as e:
@@ -249,24 +277,32 @@ def alternate(jobs, rounds, skipped):
     """[(engine, type, {metric: [values]})], one for each job, by turns."""
     results = [(e, t, {}) for e, t, _ in jobs]
     gone = set()
-    for r in range(rounds + 1):
-        for i in range(len(jobs)):
-            k = (i + r) % len(jobs)  # nobody is always the first
-            engine, kind, job = jobs[k]
-            if k in gone:
-                continue
-            say(f"peers: round {r} of {rounds}, {engine} {kind}"
-                f"{' (warm-up, not counted)' if r == 0 else ''}")
-            try:
-                values = job()
-            except (Skip, subprocess.SubprocessError, ValueError) as e:
-                gone.add(k)
-                skipped[f"{engine} {kind}"] = str(e)
-                say(f"peers: {engine} {kind} is left out: {e}")
-                continue
-            for m, v in values.items():
-                if r > 0:
-                    results[k][2].setdefault(m, []).append(v)
+    begun = time.monotonic()
+
+    def turn(r, k):
+        engine, kind, job = jobs[k]
+        say(f"peers: {time.monotonic() - begun:.0f} s, round {r} of {rounds}, "
+            f"{engine} {kind}"
+            f"{' (warm-up, not counted)' if r == 0 else ''}")
+        try:
+            values = job(r == 0)
+        except (Skip, subprocess.SubprocessError, ValueError, LookupError) as e:
+            gone.add(k)
+            skipped[f"{engine} {kind}"] = str(e)
+            say(f"peers: {engine} {kind} is left out: {e}")
+            return
+        for m, v in values.items():
+            if r > 0:
+                results[k][2].setdefault(m, []).append(v)
+
+    try:
+        for r in range(rounds + 1):
+            for i in range(len(jobs)):
+                k = (i + r) % len(jobs)  # nobody is always the first
+                if k not in gone:
+                    turn(r, k)
+    except KeyboardInterrupt:
+        say("peers: interrupted; what is there counts")
     return results
 
 
@@ -275,21 +311,10 @@ def spread(values):
             "max": max(values), "n": len(values)}
 
 
-def merge(results):
-    """One entry for each engine and type: of several jobs (flash attention on
-    and off) the one with the better median, figure by figure."""
-    more = {m: up for m, _, up in METRICS}
-    rows = {}
-    for engine, kind, values in results:
-        row = rows.setdefault((engine, kind), {"engine": engine, "type": kind})
-        for m, v in values.items():
-            new, old = spread(v), row.get(m)
-            better = old is None or (
-                new["median"] > old["median"] if more.get(m, True)
-                else new["median"] < old["median"])
-            if better:
-                row[m] = new
-    return list(rows.values())
+def rows_of(results):
+    return [{"engine": engine, "type": kind,
+             **{m: spread(v) for m, v in values.items()}}
+            for engine, kind, values in results if values]
 
 
 def compare(rows):
@@ -351,7 +376,7 @@ def markdown(out):
         if r["engine"] == "tlr" and "tg128" in r:
             lines.append(
                 f"tlr {r['type']}: 1 -> {out['threads']} threads "
-                f"{r['tg128']['median'] / r['tg128_1t']['median']:.2f} x; "
+                f"{r['tg128']['median'] / r['tg64_1t']['median']:.2f} x; "
                 "pp2048 / pp512 "
                 f"{r['pp2048']['median'] / r['pp512']['median']:.2f}; depth "
                 f"4096 / 0 {r['tg_at_4096']['median'] / r['tg128']['median']:.2f}"
@@ -378,14 +403,18 @@ def arguments():
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--quick", action="store_true")
     p.add_argument("--threads", type=int)
-    p.add_argument("--only", nargs="+", choices=list(ENGINES),
-                   default=list(ENGINES))
+    p.add_argument("--engines", default=",".join(ENGINES))
     p.add_argument("--tlr", default=os.path.join(ROOT, "tlr"))
     p.add_argument("--work", default=os.path.join(ROOT, "build", "peers"))
     p.add_argument("--out", default=os.path.join(ROOT, "bench", "results",
                                                  "peers.json"))
     args = p.parse_args()
     args.work = os.path.abspath(args.work)
+    args.engines = args.engines.split(",")
+    for name in args.engines:
+        if name not in ENGINES:
+            p.error(f"--engines: expected some of {','.join(ENGINES)}, found "
+                    f"{name!r}")
     if args.quick:
         args.rounds = 2
     if not args.threads:
@@ -399,7 +428,7 @@ def main():
     os.makedirs(args.work, exist_ok=True)
     os.makedirs(os.path.dirname(args.out), exist_ok=True)
     jobs, skipped = collect(args, Python(args.work))
-    rows = merge(alternate(jobs, args.rounds, skipped))
+    rows = rows_of(alternate(jobs, args.rounds, skipped))
     compare(rows)
     gb_s = add_share(rows)
     out = {"shape": SHAPE, "date": datetime.date.today().isoformat(),

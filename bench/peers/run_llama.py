@@ -1,15 +1,17 @@
 """One run of llama.cpp in a process of its own: prints one JSON object.
 
-    python run_llama.py FILE.gguf THREADS FLASH(0|1) [only]
+    python run_llama.py FILE.gguf THREADS STATE [save] METRIC:FLASH(0|1)...
 
 Straight through llama.cpp's C interface, as llama-bench goes: batches of 512,
 logits of the last token only, weights mapped and not locked.  The first token
 is timed from before the backend starts and the file is opened; Python's own
 start and imports are not counted, nor the memory it had taken by then.  The
-peak is that of a context of 2048 after a prompt and 128 tokens.
+peak is that of a context of 2048 after a prompt of 512 and some tokens.
 
-One prefill of 4096 tokens gives pp512 (its first 512), pp2048 and the cache
-under which tg_at_4096 is measured.  `only` decode: no long prefill.
+What to measure stands in the arguments as METRIC:FLASH.  ttft_ms and
+peak_bytes come from the first context, so they share its setting.  Speed at
+depth needs 4096 tokens in the cache: `save` computes and keeps them in STATE,
+otherwise they are read from there, as only their number matters.
 """
 import ctypes
 import json
@@ -18,7 +20,7 @@ import time
 
 import llama_cpp.llama_cpp as L
 
-BATCH = 512
+BATCH, DEPTH = 512, 4096
 
 
 def memory(key):
@@ -76,8 +78,16 @@ class Context:
             self.eval([t])
         return n / (time.perf_counter() - begun)
 
-    def close(self):
-        L.llama_free(self.ctx)
+    def save(self, path):
+        none = (L.llama_token * 1)()
+        if not L.llama_state_seq_save_file(self.ctx, path.encode(), 0, none, 0):
+            raise SystemExit("llama.cpp did not save its cache")
+
+    def restore(self, path):
+        none, n = (L.llama_token * 1)(), ctypes.c_size_t(0)
+        if not L.llama_state_seq_load_file(self.ctx, path.encode(), 0, none, 1,
+                                           ctypes.byref(n)):
+            raise SystemExit("llama.cpp did not read " + path)
 
 
 def load(path):
@@ -100,43 +110,78 @@ def quiet(level, text, user):
         sys.stderr.write(text.decode("utf-8", "replace"))
 
 
-def long_prefill(model, threads, flash, out):
-    c = Context(model, 4096 + 256, threads, flash)
-    c.prefill(BATCH)  # warm
-    c.rewind(0)
-    begun = time.perf_counter()
-    for n in range(0, 4096, BATCH):
-        c.eval(ids(BATCH, n))
-        rate = (n + BATCH) / (time.perf_counter() - begun)
-        if n + BATCH in (512, 2048):
-            out[f"pp{n + BATCH}"] = rate
-    c.rate(2)
-    c.rewind(4096)
-    out["tg_at_4096"] = c.rate(64)
-    c.close()
+class Run:
+    def __init__(self, path, threads):
+        self.threads, self.out = threads, {}
+        self.before, self.begun = memory("VmRSS"), time.perf_counter()
+        self.model = load(path)
+        self.warm = {}  # flash: a context of 2048 that has worked
+
+    def context(self, flash):
+        if flash not in self.warm:
+            c = Context(self.model, 2048, self.threads, flash)
+            if self.out:  # not the run that only decodes
+                c.prefill(BATCH)
+            c.rate(4)
+            self.warm[flash] = c
+        self.warm[flash].rewind(0)
+        return self.warm[flash]
+
+    def first(self, flash):
+        """The first token; memory after a prompt and some tokens."""
+        c = Context(self.model, 2048, self.threads, flash)
+        c.prefill(16)
+        c.argmax()
+        self.out["ttft_ms"] = (time.perf_counter() - self.begun) * 1e3
+        c.rewind(0)
+        c.prefill(BATCH)
+        c.rate(4)
+        self.out["peak_bytes"] = memory("VmHWM") - self.before
+        self.warm[flash] = c
+
+    def decode(self, flash, n, name):
+        self.out[name] = self.context(flash).rate(n)
+
+    def prefill(self, flash, n, wanted):
+        """pp512 is the first 512 tokens of a longer prompt."""
+        c = self.context(flash)
+        begun = time.perf_counter()
+        for done in range(BATCH, n + BATCH, BATCH):
+            c.eval(ids(BATCH, done - BATCH))
+            if f"pp{done}" in wanted:
+                self.out[f"pp{done}"] = done / (time.perf_counter() - begun)
+
+    def deep(self, flash, state, save):
+        c = Context(self.model, DEPTH + 256, self.threads, flash)
+        if save:
+            c.prefill(DEPTH)
+            c.save(state)
+        else:
+            c.restore(state)
+        c.rate(2)
+        c.rewind(DEPTH)
+        self.out["tg_at_4096"] = c.rate(64)
 
 
 def main():
-    path, threads, flash = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    path, threads, state = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    save = sys.argv[4:5] == ["save"]
+    wanted = {m: int(f) for m, f in
+              (a.split(":") for a in sys.argv[5 if save else 4:])}
     L.llama_log_set(quiet, ctypes.c_void_p(0))
-    before = memory("VmRSS")
-    begun = time.perf_counter()
-    model = load(path)
-    c = Context(model, 2048, threads, flash)
-    c.prefill(16)
-    c.argmax()
-    out = {"ttft_ms": (time.perf_counter() - begun) * 1e3}
-    c.rate(4)
-    c.rewind(0)
-    out["tg128"] = c.rate(128)
-    if sys.argv[4:] != ["decode"]:
-        c.rewind(0)
-        c.prefill(BATCH)
-        out["peak_bytes"] = memory("VmHWM") - before
-    c.close()
-    if sys.argv[4:] != ["decode"]:
-        long_prefill(model, threads, flash, out)
-    print(json.dumps(out))
+    r = Run(path, threads)
+    if "ttft_ms" in wanted:
+        r.first(wanted["ttft_ms"])
+    for n, name in ((128, "tg128"), (64, "tg64_1t")):
+        if name in wanted:
+            r.decode(wanted[name], n, name)
+    for flash in (0, 1):
+        pp = [m for m in ("pp512", "pp2048") if wanted.get(m) == flash]
+        if pp:
+            r.prefill(flash, int(pp[-1][2:]), pp)
+        if wanted.get("tg_at_4096") == flash:
+            r.deep(flash, f"{state}-{flash}", save)
+    print(json.dumps(r.out))
 
 
 main()

@@ -78,7 +78,10 @@ def main():
     t.prefill(16)
     out = {"ttft_ms": (time.perf_counter() - begun) * 1e3}
     t.rate(4)
-    out["tg128"] = t.rate(128)
+    if only_decode:
+        out["tg64"] = t.rate(64)
+    else:
+        out["tg128"] = t.rate(128)
     if not only_decode:
         t = Text(model, 2048)
         t.prefill(512)
