@@ -12,6 +12,8 @@
 #define TLR_INLINE static inline __attribute__((always_inline))
 
 enum { LANES = 4, ROWS_AT_ONCE = 4 };
+#define ATTEND_WIDE 6
+#define ATTEND_NARROW 6
 typedef float32x4_t vf;
 
 TLR_INLINE vf vf_zero(void)
@@ -90,6 +92,21 @@ TLR_INLINE void vf_store_f16_n(uint16_t *p, vf v, int n)
     uint16_t h[LANES];
     vst1_u16(h, vreinterpret_u16_f16(vcvt_f16_f32(v)));
     memcpy(p, h, (size_t)n * sizeof *p);
+}
+
+TLR_INLINE vf vf_load_i8(const int8_t *p)
+{
+    uint32_t four;
+    memcpy(&four, p, sizeof four);
+    int16x8_t q = vmovl_s8(vreinterpret_s8_u32(vdup_n_u32(four)));
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(q)));
+}
+
+TLR_INLINE vf vf_load_i8_n(const int8_t *p, int n)
+{
+    int8_t q[LANES] = {0};
+    memcpy(q, p, (size_t)n);
+    return vf_load_i8(q);
 }
 
 TLR_INLINE vf vf_add(vf a, vf b)
