@@ -37,10 +37,10 @@ static const char *better_core(void)
                                          NULL};
     static const char *const avx2[] = {"Haswell", "Zen", "Excavator", NULL};
     const char *core = cli_blas_core();
-    enum tlr_cpu_level level = tlr_cpu_detect();
-    if (level < TLR_CPU_AVX2 || is_one_of(core, avx512))
+    /* Arm has neither, and its levels stand above them in the list. */
+    if (!tlr_cpu_has(TLR_CPU_AVX2) || is_one_of(core, avx512))
         return NULL;
-    if (level >= TLR_CPU_AVX512)
+    if (tlr_cpu_has(TLR_CPU_AVX512))
         return is_one_of(core, avx2) ? NULL : "SkylakeX";
     return is_one_of(core, avx2) ? NULL : "Haswell";
 }
