@@ -79,7 +79,7 @@ ln -sf ../openblas-pthread/pkgconfig/openblas.pc "$lib/pkgconfig/openblas.pc"
 # Links to absolute targets would leave the sysroot.
 find "$root" -type l -lname '/*' | while read -r link; do
     target=$(readlink "$link")
-    ln -sf "$root$target" "$link"
+    ln -sfr "$root$target" "$link"
 done
 
 rm -rf "$dir/cache" "$dir/state"
