@@ -105,6 +105,19 @@ static int factorise(float *u, const struct tlr_factor *f, const float *h,
     return 0;
 }
 
+/* What is added to the diagonal belongs to H from here on. */
+static void mirror(float *out, const float *h, uint32_t n, double add)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        for (uint32_t j = i; j < n; j++) {
+            float v = h[(size_t)i * n + j];
+            out[(size_t)i * n + j] = out[(size_t)j * n + i] = v;
+        }
+        float *d = &out[(size_t)i * n + i];
+        *d = *d > 0 ? *d + (float)add : (float)(add / damping);
+    }
+}
+
 int tlr_factor_make(struct tlr_factor *out, const float *h, uint32_t n,
                     struct tlr_err *err)
 {
@@ -116,11 +129,13 @@ int tlr_factor_make(struct tlr_factor *out, const float *h, uint32_t n,
     size_t bytes = (size_t)n * n * sizeof(float);
     out->order = tlr_calloc(n, sizeof *out->order);
     out->u = tlr_alloc_aligned(bytes);
-    int rc = out->order && out->u
+    out->h = tlr_alloc_aligned(bytes);
+    int rc = out->order && out->u && out->h
                  ? choose_order(out, h, err)
                  : tlr_err_nomem(err, "calibration", bytes);
     if (!rc) {
         double mean = trace > 0 ? trace / n : 1;
+        mirror(out->h, h, n, damping * mean);
         rc = factorise(out->u, out, h, damping * mean, err);
     }
     if (rc) {
@@ -133,6 +148,7 @@ void tlr_factor_clear(struct tlr_factor *f)
 {
     tlr_free(f->order);
     tlr_free(f->u);
+    tlr_free(f->h);
     *f = (struct tlr_factor){0};
 }
 

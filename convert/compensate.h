@@ -19,6 +19,7 @@ struct tlr_factor {
     uint32_t n;
     uint32_t *order; /* [n] column that comes k-th */
     float *u; /* [n, n] upper triangle: inverse of H in that order is u' u */
+    float *h; /* [n, n] H itself, both triangles, columns as in the matrix */
 };
 
 /* h f32 [n, n], upper triangle, n % 32 == 0; stays as it is.  A column that saw
@@ -31,5 +32,11 @@ void tlr_factor_clear(struct tlr_factor *f); /* a zeroed one is allowed */
  * as leftovers.  scratch f32 [16, n]. */
 void tlr_compensate_band(const struct tlr_factor *f, void *band, float *rows,
                          float *scratch, uint32_t n_rows);
+
+/* Lowers the loss of a band of q4n further: columns and scales in turn take the
+ * best value that there is for all others.  rows f32 [n_rows, n] as they were;
+ * g, error f32 [16, n] scratch. */
+void tlr_refine_band(const struct tlr_factor *f, void *band, const float *rows,
+                     float *g, float *error, uint32_t n_rows);
 
 #endif

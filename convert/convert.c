@@ -123,6 +123,8 @@ static void round_band(struct job *j, struct band *b)
         memcpy(b->scratch, b->rows, n * sizeof *b->rows);
         tlr_compensate_band(j->factor, b->out, b->scratch, b->spare,
                             b->n_rows);
+        tlr_refine_band(j->factor, b->out, b->rows, b->scratch, b->spare,
+                        b->n_rows);
     } else {
         tlr_band_encode(t->coded, b->out, b->rows, (int)b->n_rows,
                         (int)n_cols);

@@ -102,6 +102,10 @@ START_TEST(errors_cancel)
     tlr_compensate_band(&f, ours, rows, scratch, ROWS);
     double a = loss(h, w, plain), b = loss(h, w, ours);
     ck_assert_msg(b < 0.5 * a, "loss %g, plain rounding has %g", b, a);
+    tlr_refine_band(&f, ours, w, rows, scratch, ROWS);
+    double descended = loss(h, w, ours);
+    ck_assert_msg(descended < 0.95 * b, "loss %g, before descent %g", descended,
+                  b);
     double error = 0, size = 0; /* still these weights */
     for (int r = 0; r < ROWS; r++) {
         float q[N];
@@ -126,7 +130,10 @@ START_TEST(nothing_to_go_by)
     static uint8_t band[N / 32 * 288];
     ck_assert_msg(tlr_factor_make(&f, h, N, &err) == 0, "%s", err.text);
     rows[5] = 1.0f;
+    static float w[ROWS * N], g[ROWS * N];
+    memcpy(w, rows, sizeof w);
     tlr_compensate_band(&f, band, rows, scratch, 3);
+    tlr_refine_band(&f, band, w, g, scratch, 3);
     float q[N];
     tlr_row_decode(TLR_Q4N, q, band, 0, N);
     for (int c = 0; c < N; c++)
