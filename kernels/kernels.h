@@ -151,7 +151,13 @@ enum { TLR_MAX_HEAD_DIM = 512 };
  * nothing seen: L = 0 and M = -inf.  Keys and values up to the largest n_seen
  * must be finite, and the scores.  scratch: TLR_ATTEND_SCRATCH(head_dim)
  * floats, overwritten.  The element type of the cache is in the slot's name;
- * every element is turned into f32 exactly and then treated alike. */
+ * every element is turned into f32 exactly and then treated alike.
+ *
+ * attend_f16 may compute in int16 (avx512vnni does).  Then the queries times
+ * scale * log2(e), keys and values are rounded first, each vector x to
+ * u * round(x / u), u = max |x| / levels: 4095 levels for a value,
+ * floor(sqrt((2^31 - 1024) / head_dim)) for a query and a key.  Rows stay the same bits in
+ * any company, in decoding as in prefill. */
 #define TLR_PART_FLOATS(head_dim) ((size_t)(head_dim) + 16)
 #define TLR_ATTEND_SCRATCH(head_dim)                                           \
     ((size_t)(2 * TLR_KV_STRETCH) * (size_t)(head_dim) +                       \

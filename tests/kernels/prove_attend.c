@@ -9,11 +9,18 @@
  * sum p|v| (2E + (2 n_pos + 10) u), a tenth more for the terms of second order;
  * weights under 2^-126 may be flushed.  Beside ref, a row must be the same bits
  * alone and in any company, and however its spans are cut.
+ *
+ * A variant in int16 (kernels.h) is judged in the same way, but on the rounded
+ * queries, keys and values, whose result in double takes the place of ref's; 2^x
+ * is good to 2^-18, and a weight is off by half of the unit u' that the weights
+ * of its row have: in all u' / 2L sum (|v| / d + 1/2), d the unit of v.  How far
+ * that is from ref must be small beside the results of random inputs.
  */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/variants_decl.h"
 #include "tests/kernels/prover.h"
 
 enum { BLOCK = TLR_KV_BLOCK, MAX_ROWS = 64, HUGE_SCORE = N_INPUTS };
@@ -34,6 +41,8 @@ struct side {
 
 struct fixture {
     const struct shape *s;
+    bool int16; /* k.x and v.x are rounded, and value_unit is set */
+    float value_unit[TLR_KV_STRETCH];
     struct side k, v;
     struct guarded q;
     size_t block_bytes, row_floats;
@@ -97,6 +106,42 @@ static void make_side(struct proof *p, struct side *side, const struct shape *s,
                   s->head_dim, is_key);
 }
 
+static bool is_int16(const struct proof *p)
+{
+#if defined(__x86_64__)
+    return p->fn == (tlr_any_fn *)tlr_attend_f16_avx512vnni;
+#else
+    (void)p;
+    return false;
+#endif
+}
+
+/* As kernels.h has it; gives the unit. */
+static float round_elements(float *x, int n, float levels)
+{
+    float a = 0;
+    for (int i = 0; i < n; i++)
+        a = fmaxf(a, fabsf(x[i]));
+    double up = a < 0x1p-100f ? 0 : (double)(levels / a);
+    for (int i = 0; i < n; i++)
+        x[i] = (float)(rint((double)x[i] * up) * (double)(a / levels));
+    return a / levels;
+}
+
+static float score_levels(int head_dim)
+{
+    return floorf(sqrtf(2147482624.0f / (float)head_dim));
+}
+
+static void round_sides(struct fixture *f)
+{
+    int dim = f->s->head_dim;
+    for (int p = 0; p < f->s->n_pos; p++) {
+        round_elements(f->k.x + p * dim, dim, score_levels(dim));
+        f->value_unit[p] = round_elements(f->v.x + p * dim, dim, 4095);
+    }
+}
+
 static void setup(struct proof *p, struct fixture *f, const struct shape *s)
 {
     size_t dim = (size_t)s->head_dim, n_rows = (size_t)(s->n_tok * s->n_heads);
@@ -111,6 +156,9 @@ static void setup(struct proof *p, struct fixture *f, const struct shape *s)
     /* extreme scores reach +-80 and extreme values 6e4, the end of f16 */
     make_side(p, &f->k, s, extreme ? IN_RANDOM : kind, 1, true);
     make_side(p, &f->v, s, extreme ? kind : IN_RANDOM, 6e4, false);
+    f->int16 = is_int16(p);
+    if (f->int16)
+        round_sides(f);
     for (size_t i = 0; (extreme || huge) && i < n_rows * dim; i++)
         q[i] *= huge ? 1000 : 10; /* huge: one position takes all */
     for (int t = 0; t < s->n_tok; t++) {
@@ -161,13 +209,41 @@ static void call(tlr_any_fn *fn, float *part, const struct fixture *f, int tok,
     ((tlr_attend_fn *)fn)(part, &job, f->scratch);
 }
 
-/* bound[i] for each element of acc / L, and for M + log2 L at the end. */
-static void bounds(double *bound, const struct fixture *f, const float *q,
-                   int n_seen)
+/* What rounding the weights 2^score / total adds to element i, see above. */
+static double weight_bound(const struct fixture *f, const double *weight,
+                           int n_seen, int i)
+{
+    double most = 0, all = 0, size = 0;
+    for (int p = 0; p < n_seen; p++) {
+        double w = weight[p] * (double)f->value_unit[p];
+        most = fmax(most, w);
+        all += w;
+    }
+    double unit = fmax(most / 32767, all / (INT32_MAX / 4095 - 256));
+    for (int p = 0; p < n_seen; p++) {
+        double v = (double)f->v.x[p * f->s->head_dim + i];
+        double d = (double)f->value_unit[p];
+        size += 0.5 + (d > 0 ? fabs(v) / d : 0);
+    }
+    return 1.01 * unit / 2 * size + 0x1p-76;
+}
+
+/* exact[i] and bound[i] for each element of acc / L, and for M + log2 L at the
+ * end. */
+static void bounds(double *exact, double *bound, const struct fixture *f,
+                   const float *row, int n_seen)
 {
     int dim = f->s->head_dim;
     double score[TLR_KV_STRETCH], off = 0, max = -INFINITY, min = INFINITY;
     double scale = 1.4426950408889634 / sqrt((double)dim), total = 0;
+    float q[TLR_MAX_HEAD_DIM];
+    float factor = 1 / sqrtf((float)dim) * 0x1.715476p+0f;
+    for (int i = 0; i < dim; i++)
+        q[i] = f->int16 ? row[i] * factor : row[i];
+    if (f->int16) {
+        round_elements(q, dim, score_levels(dim));
+        scale = 1;
+    }
     for (int p = 0; p < n_seen; p++) {
         double sum = 0, size = 0;
         for (int i = 0; i < dim; i++) {
@@ -181,22 +257,28 @@ static void bounds(double *bound, const struct fixture *f, const float *q,
         max = fmax(max, score[p]);
         min = fmin(min, score[p]);
     }
-    double weights[TLR_KV_STRETCH];
-    for (int p = 0; p < n_seen; p++)
-        total += weights[p] = exp2(score[p] - max);
     double spread = fmin(max - min, 130);
+    for (int p = 0; p < n_seen; p++)
+        total += exp2(score[p] - max);
+    exact[dim] = max + log2(total);
+    for (int p = 0; p < n_seen; p++)
+        score[p] = exp2(score[p] - max) / total;
     off *= (dim + 4) * ROUNDOFF;
-    double weight = M_LN2 * (off + spread * ROUNDOFF) + 0x1p-22;
+    double weight = M_LN2 * (off + spread * ROUNDOFF) +
+                    (f->int16 ? 0x1p-18 : 0x1p-22);
     double error = 1.1 * (2 * weight + (2 * n_seen + 10) * ROUNDOFF);
     for (int i = 0; i < dim; i++) {
         double size = 0, flushed = 0;
+        exact[i] = 0;
         for (int p = 0; p < n_seen; p++) {
-            double v =
-                fabs((double)f->v.x[(size_t)p * (size_t)dim + (size_t)i]);
-            size += weights[p] / total * v;
-            flushed += v;
+            double v = (double)f->v.x[(size_t)p * (size_t)dim + (size_t)i];
+            exact[i] += score[p] * v;
+            size += score[p] * fabs(v);
+            flushed += fabs(v);
         }
         bound[i] = error * size + flushed * 0x1p-125 + n_seen * TINIEST;
+        if (f->int16)
+            bound[i] += weight_bound(f, score, n_seen, i);
     }
     bound[dim] = 1.5 * error + fabs(max) * 4 * ROUNDOFF;
 }
@@ -213,11 +295,14 @@ static bool judge_row(struct proof *p, const struct fixture *f, int row)
                 got[0] == 0) ||
                fails(p, "nothing seen, but L = %g, M = %g",
                      (double)got[dim + 1], (double)got[dim]);
-    double bound[TLR_MAX_HEAD_DIM + 1], largest = 0;
+    double exact[TLR_MAX_HEAD_DIM + 1], bound[TLR_MAX_HEAD_DIM + 1];
+    double largest = 0, apart = 0;
     float result[TLR_MAX_HEAD_DIM];
-    bounds(bound, f, (const float *)f->q.ptr + row * dim, n_seen);
+    bounds(exact, bound, f, (const float *)f->q.ptr + row * dim, n_seen);
     for (int i = 0; i < dim; i++) {
         double w = (double)want[i] / (double)want[dim + 1];
+        apart = fmax(apart, fabs(w - exact[i]));
+        w = f->int16 ? exact[i] : w;
         double g = (double)got[i] / (double)got[dim + 1];
         result[i] = (float)w;
         largest = fmax(largest, bound[i]);
@@ -225,15 +310,20 @@ static bool judge_row(struct proof *p, const struct fixture *f, int row)
             return fails(p, "row %d, element %d: expected %.9g, found %.9g, "
                             "bound %.3g", row, i, w, g, bound[i]);
     }
-    double w = (double)want[dim] + log2((double)want[dim + 1]);
+    double w = f->int16 ? exact[dim]
+                        : (double)want[dim] + log2((double)want[dim + 1]);
     double g = (double)got[dim] + log2((double)got[dim + 1]);
     if (!(fabs(g - w) <= bound[dim]) || !(got[dim + 1] >= 0.999f))
         return fails(p, "row %d: expected M + log2 L %.9g, found %.9g with L "
                         "%.9g, bound %.3g", row, w, g, (double)got[dim + 1],
                      bound[dim]);
+    /* whatever the signs, 256 rounded weights may be off by 1/32 of the RMS */
+    double slack = f->int16 ? largest / 2 : largest;
     if (s->kind == IN_RANDOM &&
-        (!bound_is_small(largest, result, (size_t)dim) || bound[dim] > 1.0 / 64))
+        (!bound_is_small(slack, result, (size_t)dim) || bound[dim] > 1.0 / 64))
         return fails(p, "the bound %.3g proves nothing", largest);
+    if (s->kind == IN_RANDOM && !bound_is_small(apart, result, (size_t)dim))
+        return fails(p, "%.3g apart from ref, which is not small", apart);
     return true;
 }
 
