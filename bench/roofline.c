@@ -86,9 +86,15 @@ typedef int32_t quad __attribute__((vector_size(16)));
 #define SDOT(i) "sdot %" #i ".4s, %12.16b, %13.16b\n\t"
 #define SMMLA(i) "smmla %" #i ".4s, %12.16b, %13.16b\n\t"
 
-PEAK(fma_neon, "arch=armv8-a", quad, FMLA)
-PEAK(dot_dotprod, "arch=armv8.2-a+dotprod", quad, SDOT)
-PEAK(dot_i8mm, "arch=armv8.2-a+i8mm", quad, SMMLA)
+/* GCC names architectures in target(), clang features. */
+#ifdef __clang__
+#define TARGET(gcc, clang) clang
+#else
+#define TARGET(gcc, clang) gcc
+#endif
+PEAK(fma_neon, TARGET("arch=armv8-a", "neon"), quad, FMLA)
+PEAK(dot_dotprod, TARGET("arch=armv8.2-a+dotprod", "dotprod"), quad, SDOT)
+PEAK(dot_i8mm, TARGET("arch=armv8.2-a+i8mm", "i8mm"), quad, SMMLA)
 
 static const struct peak float_peaks[] = { { TLR_CPU_NEON, fma_neon, 8 } };
 static const struct peak int_peaks[] = {

@@ -58,12 +58,14 @@ static int resolve_options(struct tlr_session_options *o,
         o->n_threads = tlr_default_threads();
     }
     int best = (int)tlr_cpu_detect();
-    if (o->cpu_level < -1 || o->cpu_level > best) {
+    bool is_level = o->cpu_level >= 0 && o->cpu_level < TLR_N_CPU_LEVELS;
+    if (o->cpu_level != -1 &&
+        !(is_level && tlr_cpu_has((enum tlr_cpu_level)o->cpu_level))) {
         return tlr_err_set(err, TLR_EUNSUPPORTED,
                            "session: CPU level: expected at most %s, which is "
                            "what this machine has, found %s",
                            tlr_cpu_level_name((enum tlr_cpu_level)best),
-                           o->cpu_level > best && o->cpu_level < TLR_N_CPU_LEVELS
+                           is_level
                                ? tlr_cpu_level_name(
                                      (enum tlr_cpu_level)o->cpu_level)
                                : "an unknown one");
