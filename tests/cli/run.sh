@@ -191,7 +191,9 @@ try 'convert --calibrate' 0 '*sample.bin: *q4n*' '*' "$tlr" convert "$folders/ti
     --type q4 --calibrate sample.txt --calibrate-tokens 1024
 try 'convert without it' 0 '{*' '*' "$tlr" convert "$folders/tiny-qwen2" -o rounded.bin --type q4 --json
 json 'a 4-bit recipe' out '.types.q4n > 10 and .types.q8p == 1'
-if [ "$(wc -c <sample.bin)" -eq "$(wc -c <rounded.bin)" ] && ! cmp -s sample.bin rounded.bin; then pass; else
+# Its provenance is longer by the text's checksum; a tensor would be thousands of bytes.
+more=$(($(wc -c <sample.bin) - $(wc -c <rounded.bin)))
+if [ "$more" -ge 0 ] && [ "$more" -lt 512 ] && ! cmp -s sample.bin rounded.bin; then pass; else
     fail 'calibrated: as large as rounded to nearest, with other numbers'
 fi
 cp sample.bin sample2.bin
