@@ -29,7 +29,7 @@ struct search {
 
 uint32_t tlr_top_max_bands(uint32_t n_vocab)
 {
-    return n_vocab / 256 + 8;
+    return n_vocab / 64 + 8; /* a quarter of all */
 }
 
 /* ---- the k best ---- */

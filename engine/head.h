@@ -29,7 +29,8 @@ struct tlr_top_work {
 
 enum { TLR_TOP_BLOCK = 256 }; /* rows of an item */
 
-/* More bands of 16 rows than this to look at again: the full pass is cheaper. */
+/* More bands of 16 rows than this to look at again: the full pass is hardly
+ * dearer. */
 uint32_t tlr_top_max_bands(uint32_t n_vocab);
 
 #endif

@@ -96,6 +96,7 @@ static void attend(float *part, const struct tlr_attend *job, enum element type)
         assert(n_pos % TLR_KV_BLOCK == 0);
         n_pos += job->spans[i].n_pos;
     }
+    (void)n_pos; /* only asserted */
     assert(n_pos <= TLR_KV_STRETCH && job->head_dim % 8 == 0);
     assert(job->head_dim > 0 && job->head_dim <= TLR_MAX_HEAD_DIM);
     for (int t = 0; t < job->n_tok; t++) {
