@@ -87,10 +87,10 @@ static int resolve_options(struct tlr_session_options *o,
                            "found number %u", (unsigned)o->act);
     }
     if (o->act == TLR_ACT_AUTO) {
-        /* 8 bits of input would cost an 8-bit model more than its weights do
-         * (0.4 % of perplexity on SmolLM2-135M); 4-bit weights hide it. */
-        o->act = m->layers[0].down->type == TLR_Q8 ? TLR_ACT_INT16
-                                                   : TLR_ACT_INT8;
+        /* int8 costs SmolLM2-135M 0.4 % of perplexity and some of its greedy
+         * choices.  q4n, rounded for speed, loses more than that anyway. */
+        o->act = m->layers[0].down->type == TLR_Q4N ? TLR_ACT_INT8
+                                                    : TLR_ACT_INT16;
     }
     o->n_batch = o->n_batch ? o->n_batch : DEFAULT_BATCH;
     if (o->n_batch > MAX_BATCH) {

@@ -73,7 +73,7 @@ struct tlr_session_options {
     int n_threads;        /* 0: tlr_default_threads() */
     int cpu_level;        /* enum tlr_cpu_level; -1: best of the machine */
     enum tlr_kv_type kv;  /* AUTO: f32 for an f32 model, else f16 */
-    enum tlr_act act;     /* AUTO: int16 for q8 models, else int8 */
+    enum tlr_act act;     /* AUTO: int8 for q4n models, else int16 */
     uint32_t n_batch;     /* tokens of one prefill chunk; 0: 256 */
     uint32_t n_branches;  /* most candidate branches, 0..8; 0: no branches */
     uint32_t branch_tok;  /* most tokens of one branch; 0: 32 */

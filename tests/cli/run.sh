@@ -417,7 +417,7 @@ try 'bench --json' 0 '{*' '*' "$tlr" bench "$m" -p 16 -n 8 -r 2 -d 4 --branches 
 json 'bench --json' out '.prefill_tok_s > 0 and .decode_tok_s > 0 and .stream_gb_s > 0 and .read_gb_s > 0
     and .weight_bytes_per_token > 0 and .peak_rss_bytes > 0 and .load_ms > 0 and .ttft_ms > 0 and .branch_ratio > 0'
 json 'bench spreads' out '.prefill_min <= .prefill_median and .prefill_median <= .prefill_max and
-    .decode_min <= .decode_tok_s and .decode_tok_s <= .decode_max and .first_token_ms > 0 and .act == "int8"'
+    .decode_min <= .decode_tok_s and .decode_tok_s <= .decode_max and .first_token_ms > 0 and .act == "int16"'
 try 'bench --profile' 0 '{*' '*' "$tlr" bench "$m" -p 16 -n 8 -r 2 --profile --act int16 --kv f32 --ctx 99 --json
 json 'bench --profile' out 'def whole: (.ops | add) as $o | ([.layers[], .outside] | map(add) | add) as $l
     | .total_ms > 0 and ($o / .total_ms - 1 | fabs) < 1e-6 and ($l / .total_ms - 1 | fabs) < 1e-6;
