@@ -96,8 +96,8 @@ struct cli_session_args {
 #define CLI_ACT_OPTION(type, field)                                            \
     { .name = "act", .kind = CLI_CHOICE, .at = offsetof(type, field.act),      \
       .value = "int8|int16|auto", .fallback = "auto",                          \
-      .help = "how finely the inputs of q8 and q4 weights are rounded; int16 " \
-              "is for models with massive activations" }
+      .help = "how finely the inputs of quantised weights are rounded; auto "  \
+              "is int8 for models of --type q4, else int16" }
 
 /* Fills the session options from the common ones; n_ctx stays 0 when not
  * given.  More threads than the machine has, and a level that it has not, are

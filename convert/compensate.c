@@ -166,15 +166,8 @@ static void round_column(struct trial *t, int j, float diagonal)
     float *level = t->level[j], *error = t->error[j], v[TRIES];
     for (int i = 0; i < TRIES; i++) {
         v[i] = t->w[j][i] * t->inverse[i];
-        level[i] = tlr_q4n_levels[0];
     }
-    for (int k = 0; k < 15; k++) {
-        float gap = (float)(tlr_q4n_levels[k + 1] - tlr_q4n_levels[k]);
-        float middle = (float)tlr_q4n_levels[k] + gap / 2;
-        for (int i = 0; i < TRIES; i++) {
-            level[i] += v[i] >= middle ? gap : 0;
-        }
-    }
+    tlr_q4n_nearest(level, v, TRIES);
     for (int i = 0; i < TRIES; i++) {
         error[i] = (t->w[j][i] - t->d[i] * level[i]) / diagonal;
         t->loss[i] += error[i] * error[i];
@@ -223,15 +216,6 @@ static void choose_scales(struct trial *t, const float *w)
     }
 }
 
-static uint8_t number_of(float level)
-{
-    uint8_t n = 0;
-    while (n < 15 && level > tlr_q4n_levels[n]) {
-        n++;
-    }
-    return n;
-}
-
 /* Rounds block `at` (in our order) of one row into its tile; error [32]. */
 static void round_block(const struct tlr_factor *f, uint32_t at, uint8_t *band,
                         uint32_t lane, const float *w, float *error)
@@ -242,7 +226,7 @@ static void round_block(const struct tlr_factor *f, uint32_t at, uint8_t *band,
     uint32_t block = f->order[at] / BLOCK;
     uint8_t numbers[BLOCK];
     for (uint32_t j = 0; j < BLOCK; j++) {
-        numbers[f->order[at + j] % BLOCK] = number_of(t.level[j][best]);
+        numbers[f->order[at + j] % BLOCK] = tlr_q4n_number(t.level[j][best]);
         error[j] = t.error[j][best];
     }
     tlr_tile_put_q4(band + (size_t)block * tlr_tile_bytes(TLR_Q4N), (int)lane,

@@ -79,15 +79,8 @@ static void improve_numbers(struct block *b)
             float size = h * b->d[i];
             v[i] = size != 0 ? b->level[j][i] + b->g[j][i] / size
                              : b->level[j][i];
-            level[i] = tlr_q4n_levels[0];
         }
-        for (int k = 0; k < 15; k++) {
-            float gap = (float)(tlr_q4n_levels[k + 1] - tlr_q4n_levels[k]);
-            float middle = (float)tlr_q4n_levels[k] + gap / 2;
-            for (int i = 0; i < LANES; i++) {
-                level[i] += v[i] >= middle ? gap : 0;
-            }
-        }
+        tlr_q4n_nearest(level, v, LANES);
         for (int i = 0; i < LANES; i++) {
             by[i] = b->d[i] * (level[i] - b->level[j][i]);
             b->level[j][i] = level[i];
@@ -110,11 +103,9 @@ static void read_block(struct block *b, const uint8_t *tile)
 static void write_block(const struct block *b, uint8_t *tile)
 {
     for (int i = 0; i < LANES; i++) {
-        uint8_t n[BLOCK] = {0};
+        uint8_t n[BLOCK];
         for (int c = 0; c < BLOCK; c++) {
-            while (n[c] < 15 && b->level[c][i] > tlr_q4n_levels[n[c]]) {
-                n[c]++;
-            }
+            n[c] = tlr_q4n_number(b->level[c][i]);
         }
         tlr_tile_put_q4(tile, i, tlr_f32_to_f16(b->d[i]), n);
     }

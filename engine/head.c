@@ -3,10 +3,10 @@
  * A q8p head is searched: its high plane gives every row an estimate of its
  * logit and the variance of what the low plane would add.  A row whose estimate
  * plus 8 sigma is below the k-th best estimate minus 8 sigma is out; the few
- * that are left get their exact logit.  The bound is statistical: for weights
- * rounded to the nearest, the low nibbles are as good as uniform and the chance
- * of a miss is below 1e-14 per row; only weights made for this state could
- * conspire.  Many survivors (a flat distribution) take the full pass, as do
+ * that are left get their exact logit.  The bound is statistical: it takes the
+ * low nibbles of weights rounded to the nearest for uniform and independent.
+ * SPEED.md has the count of misses on real states (none); weights made for a
+ * state could conspire.  Many survivors (a flat distribution) take the full pass, as do
  * heads of other types.
  */
 #include "engine/head.h"

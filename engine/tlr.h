@@ -64,8 +64,8 @@ enum tlr_kv_type {
 };
 
 /* How a tiled weight matrix sees its input.  int8: rounded in blocks of 32.
- * int16: what int8 leaves is rounded again (15 bits in all): for models with
- * massive activations, at twice the arithmetic and the same memory traffic. */
+ * int16: what int8 leaves is rounded again (15 bits in all), at twice the
+ * arithmetic and, for few tokens, the same memory traffic. */
 enum tlr_act { TLR_ACT_AUTO = 0, TLR_ACT_INT8 = 1, TLR_ACT_INT16 = 2 };
 
 struct tlr_session_options {

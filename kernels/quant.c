@@ -250,22 +250,14 @@ static void encode_q4m(void *tile, int lane, const float *x)
     tlr_tile_put_q4m(tile, lane, tlr_f32_to_f16(d), tlr_f32_to_f16(m), n);
 }
 
-/* Levels nearest to x/d, and their sums with x and themselves; ties go up.
- * Counting the midpoints below a value needs no table and no branch. */
+/* Levels nearest to x/d, and their sums with x and themselves. */
 static void round_to_levels(float level[TLR_TILE_COLS], const float *x,
                             float inverse_d, float *x_level, float *level2)
 {
     float v[TLR_TILE_COLS];
-    for (int c = 0; c < TLR_TILE_COLS; c++) {
+    for (int c = 0; c < TLR_TILE_COLS; c++)
         v[c] = x[c] * inverse_d;
-        level[c] = tlr_q4n_levels[0];
-    }
-    for (int k = 0; k < 15; k++) {
-        float gap = (float)(tlr_q4n_levels[k + 1] - tlr_q4n_levels[k]);
-        float middle = (float)tlr_q4n_levels[k] + gap / 2;
-        for (int c = 0; c < TLR_TILE_COLS; c++)
-            level[c] += v[c] >= middle ? gap : 0;
-    }
+    tlr_q4n_nearest(level, v, TLR_TILE_COLS);
     *x_level = *level2 = 0;
     for (int c = 0; c < TLR_TILE_COLS; c++) {
         *x_level += x[c] * level[c];
@@ -297,11 +289,8 @@ static void encode_q4n(void *tile, int lane, const float *x)
     uint16_t h = tlr_f32_to_f16(d);
     round_to_levels(level, x, inverse(tlr_f16_to_f32(h)), &x_level, &level2);
     uint8_t n[TLR_TILE_COLS];
-    for (int c = 0; c < TLR_TILE_COLS; c++) {
-        n[c] = 0;
-        while (level[c] > tlr_q4n_levels[n[c]])
-            n[c]++;
-    }
+    for (int c = 0; c < TLR_TILE_COLS; c++)
+        n[c] = tlr_q4n_number(level[c]);
     tlr_tile_put_q4(tile, lane, h, n);
 }
 

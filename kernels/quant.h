@@ -66,6 +66,29 @@ enum {
 /* Ascending; denser around zero, where trained weights are. */
 extern const int8_t tlr_q4n_levels[16];
 
+/* level[i] = the level nearest to v[i], i < n; ties go up.  Counting the
+ * midpoints below a value needs no branch; with a constant n it is vectors. */
+static inline void tlr_q4n_nearest(float *level, const float *v, int n)
+{
+    for (int i = 0; i < n; i++)
+        level[i] = tlr_q4n_levels[0];
+    for (int k = 0; k < 15; k++) {
+        float gap = (float)(tlr_q4n_levels[k + 1] - tlr_q4n_levels[k]);
+        float middle = (float)tlr_q4n_levels[k] + gap / 2;
+        for (int i = 0; i < n; i++)
+            level[i] += v[i] >= middle ? gap : 0;
+    }
+}
+
+/* The number of a level. */
+static inline uint8_t tlr_q4n_number(float level)
+{
+    uint8_t n = 0;
+    while (n < 15 && level > tlr_q4n_levels[n])
+        n++;
+    return n;
+}
+
 /* "f32", "bf16", "q8", "q4", "q4m", "q4n", "q8p"; NULL when type is out of the enum. */
 const char *tlr_type_name(unsigned type);
 /* false when no type has that name. */

@@ -20,19 +20,9 @@ import time
 
 import llama_cpp.llama_cpp as L
 
+from worker import ids, memory
+
 BATCH, DEPTH = 512, 4096
-
-
-def memory(key):
-    with open("/proc/self/status") as f:
-        for line in f:
-            if line.startswith(key + ":"):
-                return int(line.split()[1]) * 1024
-    return 0
-
-
-def ids(n, first=0):
-    return [(7919 * (first + i) + 13) % 150000 for i in range(n)]
 
 
 class Context:

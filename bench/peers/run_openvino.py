@@ -14,19 +14,13 @@ import numpy as np
 import openvino as ov
 import openvino_genai as og
 
-
-def memory(key):
-    with open("/proc/self/status") as f:
-        for line in f:
-            if line.startswith(key + ":"):
-                return int(line.split()[1]) * 1024
-    return 0
+from worker import ids, memory
 
 
 def generate(pipe, n_prompt, n_new):
     """Prefill tok/s and decode tok/s."""
-    text = [[(7919 * i + 13) % 150000 for i in range(n_prompt)]]
-    inputs = og.TokenizedInputs(ov.Tensor(np.array(text, dtype=np.int64)),
+    text = np.array([ids(n_prompt)], dtype=np.int64)
+    inputs = og.TokenizedInputs(ov.Tensor(text),
                                 ov.Tensor(np.ones((1, n_prompt), np.int64)))
     config = og.GenerationConfig()
     config.max_new_tokens = config.min_new_tokens = n_new

@@ -16,18 +16,7 @@ import time
 import numpy as np
 import onnxruntime_genai as og
 
-
-def memory(key):
-    with open("/proc/self/status") as f:
-        for line in f:
-            if line.startswith(key + ":"):
-                return int(line.split()[1]) * 1024
-    return 0
-
-
-def ids(n, first=0):
-    return np.array([(7919 * (first + i) + 13) % 150000 for i in range(n)],
-                    dtype=np.int32)
+from worker import ids, memory
 
 
 def with_threads(folder, threads, to):
@@ -55,7 +44,7 @@ class Text:
 
     def prefill(self, n):
         begun = time.perf_counter()
-        self.g.append_tokens(ids(n))
+        self.g.append_tokens(np.array(ids(n), dtype=np.int32))
         self.g.generate_next_token()
         return n / (time.perf_counter() - begun)
 

@@ -16,6 +16,20 @@ enum {
                                   falls out of the second cache */
 };
 
+#ifdef TLR_VNNI
+/* init + w . x over the 32 columns of a block; w are 8 words, x 32 bytes.  Where
+ * there is no vi_mac, the vocabulary has its own. */
+TLR_INLINE vi vi_dot(const vi w[WORDS], const uint8_t *x, vi init,
+                     const bool is_nibbles)
+{
+    (void)is_nibbles;
+    TLR_UNROLL
+    for (int g = 0; g < WORDS; g++)
+        init = vi_mac(init, w[g], vi_load_dword(x + 4 * g));
+    return init;
+}
+#endif
+
 /* 16 rows of a matrix: their first tile, and of q8p the first low tile. */
 struct band {
     const uint8_t *tile, *low;

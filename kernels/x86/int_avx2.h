@@ -115,20 +115,10 @@ TLR_INLINE vi vi_mac(vi sum, vi w, vi x)
 {
     return _mm256_dpbusd_avx_epi32(sum, w, x);
 }
-
-TLR_INLINE vi vi_dot(const vi w[8], const uint8_t *x, vi init,
-                     const bool is_nibbles)
-{
-    (void)is_nibbles;
-    TLR_UNROLL
-    for (int g = 0; g < 8; g++)
-        init = vi_mac(init, w[g], vi_load_dword(x + 4 * g));
-    return init;
-}
 #else
 enum { BYTE_BIAS = 0 };
 
-/* vpmaddubsw saturates at 2^15.  Eight products of a nibble stay below, so they
+/* vi_dot of tile.h.  vpmaddubsw saturates at 2^15.  Eight products of a nibble stay below, so they
  * are summed in 16 bits; of bytes only two do (128 * 127 * 2), as abs(w) times
  * x with w's sign. */
 TLR_INLINE vi vi_dot(const vi w[8], const uint8_t *x, vi init,

@@ -126,21 +126,10 @@ TLR_INLINE vi vi_mac(vi sum, vi w, vi x)
 {
     return _mm512_dpbusd_epi32(sum, w, x);
 }
-
-/* init + w . x over the 32 columns of a block; w are 8 words, x 32 bytes. */
-TLR_INLINE vi vi_dot(const vi w[8], const uint8_t *x, vi init,
-                     const bool is_nibbles)
-{
-    (void)is_nibbles;
-    TLR_UNROLL
-    for (int g = 0; g < 8; g++)
-        init = vi_mac(init, w[g], vi_load_dword(x + 4 * g));
-    return init;
-}
 #else
 enum { BYTE_BIAS = 0 };
 
-/* As in int_avx2.h; there is no vpsignb in 512 bits. */
+/* vi_dot of tile.h, as in int_avx2.h; there is no vpsignb in 512 bits. */
 TLR_INLINE vi vi_dot(const vi w[8], const uint8_t *x, vi init,
                      const bool is_nibbles)
 {
