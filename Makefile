@@ -46,7 +46,7 @@ LDFLAGS_ALL := -pthread $(filter -fsanitize% --coverage,$(subst fuzzer-no-link$(
 LIBS       := $(PKG_LIBS) -lm
 
 # ---- rooms -----------------------------------------------------------------
-LIB_ROOMS := base kernels weights engine convert
+LIB_ROOMS := base kernels weights engine convert router
 rooms_of   = $(wildcard $(1)/*.c $(1)/ref/*.c $(if $(filter x86_64,$(ARCH)),$(1)/x86/*.c) $(if $(filter aarch64 arm64,$(ARCH)),$(1)/arm/*.c))
 objs_of    = $(patsubst %.c,$(BUILD)/%.o,$(call rooms_of,$(1)))
 CLI_OBJS  := $(patsubst %.c,$(BUILD)/%.o,$(wildcard cli/*.c bench/*.c))
@@ -59,8 +59,9 @@ STACK_engine  := engine weights kernels base
 STACK_convert := convert engine weights kernels base
 STACK_model   := convert engine weights kernels base
 STACK_tokenizer := convert engine weights kernels base
-STACK_cli     := convert engine weights kernels base
-STACK_real    := convert engine weights kernels base
+STACK_router  := router convert engine weights kernels base
+STACK_cli     := convert router engine weights kernels base
+STACK_real    := convert router engine weights kernels base
 libs_of        = $(patsubst %,$(BUILD)/lib%.a,$(STACK_$(1)))
 
 # Instruction sets by suffix; only these files may use more than the base ISA.

@@ -1,0 +1,78 @@
+/* dataset.h - labelled positions on disk, mapped.
+ *
+ * What tlr label writes and tlr train and tlr calibrate read: one row for each
+ * position of a chain of thought, with the small model's hidden state there.
+ * README.md draws the bytes.  Rows of a group (one question) are written at
+ * once: after a kill the file holds whole groups, and labelling goes on behind
+ * the last one.  Splits go by group, never by row.
+ */
+#ifndef TLR_ROUTER_DATASET_H
+#define TLR_ROUTER_DATASET_H
+
+#include <stdint.h>
+
+#include "base/err.h"
+#include "router/policy.h"
+
+/* Which of CITER's cases (arXiv 2502.01976 section 3.3) decided the label. */
+enum tlr_label_case {
+    TLR_CASE_SLM_RIGHT = 1, /* the small model's token is the gold one: 1 */
+    TLR_CASE_LLM_RIGHT = 2, /* else the large model's is: 0 */
+    TLR_CASE_OUTCOME = 3,   /* both wrong: 1 if the small model's own completion
+                               still ends in the right answer */
+    TLR_CASE_OPEN = 4       /* both wrong, not completed: no label, not trained */
+};
+
+struct tlr_row {
+    uint32_t group;   /* question, counted from 0 in the source */
+    uint32_t pos;     /* position of the proposed token in the whole sequence */
+    int32_t gold, slm, llm; /* ids; llm -1 where it was not asked */
+    uint8_t label;    /* 1: keep the small model's token; 0: ask */
+    uint8_t what;     /* enum tlr_label_case */
+    uint16_t round;   /* of labelling, 0 the first */
+    float weight;     /* of the row in the loss */
+    struct tlr_signals signals;
+    float features[TLR_N_FEATURES];
+};
+
+struct tlr_dataset_info {
+    uint32_t dim;         /* width of the hidden states */
+    uint64_t fingerprint; /* of the small model's file */
+    uint64_t source;      /* hash of the labelled file's bytes and of all options
+                             that change labels */
+    uint64_t n_rows;
+    uint32_t n_groups;    /* groups finished: 0 .. n_groups - 1 */
+};
+
+/* ---- writing ---- */
+
+struct tlr_dataset_writer;
+
+/* Makes the file, or opens what a killed run left (info must match, else
+ * TLR_EMISMATCH naming the difference) and cuts an unfinished group off.
+ * *n_groups: where to go on. */
+int tlr_dataset_append(struct tlr_dataset_writer **out, const char *path,
+                       const struct tlr_dataset_info *info,
+                       uint32_t *n_groups, struct tlr_err *err);
+/* One whole group, in order of groups; rows [n], hidden f32 [n, dim] (kept as
+ * f16).  NaN states are TLR_EFORMAT.  n may be 0. */
+int tlr_dataset_group(struct tlr_dataset_writer *w, uint32_t group,
+                      const struct tlr_row *rows, const float *hidden,
+                      uint32_t n, struct tlr_err *err);
+int tlr_dataset_close(struct tlr_dataset_writer *w, struct tlr_err *err);
+
+/* ---- reading ---- */
+
+struct tlr_dataset;
+
+/* Checks sizes, checksums and every row's numbers; empty is an error. */
+int tlr_dataset_open(struct tlr_dataset **out, const char *path,
+                     struct tlr_err *err);
+void tlr_dataset_free(struct tlr_dataset *d);
+const struct tlr_dataset_info *tlr_dataset_info(const struct tlr_dataset *d);
+void tlr_dataset_row(const struct tlr_dataset *d, uint64_t i,
+                     struct tlr_row *out);
+/* hidden f32 [dim] of row i. */
+void tlr_dataset_hidden(const struct tlr_dataset *d, uint64_t i, float *out);
+
+#endif

@@ -1,0 +1,68 @@
+/* expert.c - see expert.h: what every expert's answer is held to. */
+#include "router/expert.h"
+
+#include <string.h>
+
+static int check_id(const struct tlr_expert *e, int32_t id, uint32_t n_ids,
+                    struct tlr_err *err)
+{
+    if (id >= 0 && (uint32_t)id < n_ids)
+        return 0;
+    return tlr_err_set(err, TLR_EFORMAT,
+                       "%s: answer: expected token ids below %u, found %d; do "
+                       "the two models share a tokenizer?",
+                       e->name, n_ids, (int)id);
+}
+
+int tlr_expert_ask(struct tlr_expert *e, const int32_t *ids, size_t n,
+                   int n_tok, uint32_t n_ids, struct tlr_expert_reply *out,
+                   struct tlr_err *err)
+{
+    if (n == 0 || n_tok < 1 || n_tok > TLR_EXPERT_TOK_MAX)
+        return tlr_err_set(err, TLR_EUSAGE,
+                           "%s: asked for %d tokens after %zu; expected 1 to "
+                           "%d after at least one",
+                           e->name, n_tok, n, TLR_EXPERT_TOK_MAX);
+    memset(out, 0, sizeof *out);
+    int rc = e->ops->ask(e->self, ids, n, n_tok, out, err);
+    if (rc)
+        return rc;
+    if (out->n_tok < 1 || out->n_tok > n_tok)
+        return tlr_err_set(err, TLR_EFORMAT,
+                           "%s: answer: expected 1 to %d tokens, found %d",
+                           e->name, n_tok, out->n_tok);
+    for (int i = 0; i < out->n_tok && !rc; i++)
+        rc = check_id(e, out->ids[i], n_ids, err);
+    return rc;
+}
+
+int tlr_expert_ask_each(struct tlr_expert *e, const int32_t *ids, size_t n,
+                        size_t first, uint32_t n_ids, int32_t *out,
+                        struct tlr_err *err)
+{
+    int rc = 0;
+    if (n == 0 || first >= n)
+        return tlr_err_set(err, TLR_EUSAGE,
+                           "%s: asked after positions %zu to %zu", e->name,
+                           first, n);
+    if (e->ops->ask_each) {
+        rc = e->ops->ask_each(e->self, ids, n, first, out, err);
+        for (size_t i = first; i < n && !rc; i++)
+            rc = check_id(e, out[i - first], n_ids, err);
+        return rc;
+    }
+    for (size_t i = first; i < n && !rc; i++) {
+        struct tlr_expert_reply reply;
+        rc = tlr_expert_ask(e, ids, i + 1, 1, n_ids, &reply, err);
+        if (!rc)
+            out[i - first] = reply.ids[0];
+    }
+    return rc;
+}
+
+void tlr_expert_close(struct tlr_expert *e)
+{
+    if (e->ops && e->ops->free)
+        e->ops->free(e->self);
+    memset(e, 0, sizeof *e);
+}

@@ -1,0 +1,88 @@
+/* router.h - a trained router: its weights, its calibration, its file.
+ *
+ * The bytes of a router are the same beside a model (router.bin) and in its
+ * router section (tlr router attach); README.md draws them.  A router belongs to
+ * one model file: the fingerprint of tensors and quantisation it was trained on
+ * must be the model's.
+ */
+#ifndef TLR_ROUTER_ROUTER_H
+#define TLR_ROUTER_ROUTER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/span.h"
+#include "router/policy.h"
+
+struct tlr_router;
+
+/* Shares and their thresholds: tau[p][i] is the trust below which policy p asks
+ * at share[i] of the positions, measured on text the joint loop wrote; NaN where
+ * the policy was not calibrated. */
+enum { TLR_N_SHARES = 64 };
+struct tlr_calibration {
+    float share[TLR_N_SHARES]; /* ascending, in (0, 1) */
+    float tau[TLR_N_POLICIES][TLR_N_SHARES];
+    uint64_t n_positions; /* measured on */
+};
+
+/* What training hands over: the folded network, row-major f32.
+ * trust = sigmoid((w2 . relu(W1 x + b1) + b2) / temperature), x the hidden state
+ * followed by n_features features, each (x - mean) * scale already folded in.
+ * n_hidden 0: no hidden layer, w2 [n_in] (deferral). */
+struct tlr_router_weights {
+    enum tlr_policy_kind kind; /* mlp, mlp+ or deferral */
+    uint32_t dim, n_features, n_hidden;
+    float *w1; /* [n_hidden, dim + n_features] */
+    float *b1; /* [n_hidden] */
+    float *w2; /* [n_hidden], or [dim + n_features] */
+    float b2, temperature;
+};
+
+/* Bytes of a router: W1 is rounded to q8 (its share of a step would be four
+ * times as large in f32).  info: a JSON object (provenance, training report).
+ * *out with tlr_free. */
+int tlr_router_pack(uint8_t **out, size_t *out_len,
+                    const struct tlr_router_weights *w,
+                    const struct tlr_calibration *calibration,
+                    uint64_t fingerprint, const char *info,
+                    struct tlr_err *err);
+
+/* Checked like every file: hostile until it passed.  Copies what it needs. */
+int tlr_router_open(struct tlr_router **out, struct tlr_bytes bytes,
+                    const char *label, struct tlr_err *err);
+/* From the model's own router section; TLR_ENOTFOUND without one. */
+int tlr_router_of_model(struct tlr_router **out, const struct tlr_model *m,
+                        struct tlr_err *err);
+void tlr_router_free(struct tlr_router *r); /* NULL is allowed */
+
+/* TLR_EMISMATCH, naming both, when it was trained for another model, width or
+ * quantisation. */
+int tlr_router_check(const struct tlr_router *r, const struct tlr_model *m,
+                     struct tlr_err *err);
+
+const struct tlr_router_weights *
+tlr_router_shape(const struct tlr_router *r); /* w1 is NULL: it is rounded */
+struct tlr_calibration *tlr_router_calibration(struct tlr_router *r);
+const char *tlr_router_info(const struct tlr_router *r);
+uint64_t tlr_router_fingerprint(const struct tlr_router *r);
+/* The same router with another calibration or info, packed. */
+int tlr_router_repack(uint8_t **out, size_t *out_len,
+                      const struct tlr_router *r, struct tlr_err *err);
+
+/* Floats of scratch that one evaluation needs. */
+size_t tlr_router_scratch(const struct tlr_router *r);
+/* Logit of trust (before the sigmoid, temperature applied).  hidden [dim],
+ * features [n_features] or NULL, scratch [tlr_router_scratch].  Allocates
+ * nothing. */
+float tlr_router_logit(const struct tlr_router *r, const float *hidden,
+                       const float *features, float *scratch);
+
+/* tau of a policy for a share of routed tokens, between the calibrated points by
+ * linear interpolation; TLR_ENOTFOUND where the policy was not calibrated. */
+int tlr_calibration_tau(const struct tlr_calibration *c,
+                        enum tlr_policy_kind kind, double share, float *tau,
+                        struct tlr_err *err);
+
+#endif

@@ -1,0 +1,51 @@
+/* task.h - questions with known answers: read, put as a prompt, marked.
+ *
+ * csqa and gsm8k are JSON lines as CITER ships them; lm is plain text, for
+ * agreement and perplexity.  Label and eval share this file, so that a router is
+ * measured on the very prompt it was trained on.
+ */
+#ifndef TLR_ROUTER_TASK_H
+#define TLR_ROUTER_TASK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/err.h"
+
+enum tlr_task_kind { TLR_TASK_CSQA, TLR_TASK_GSM8K, TLR_TASK_LM };
+enum { TLR_CHOICES_MAX = 16 };
+
+struct tlr_item {
+    char *prompt; /* what the user would type (without a chat template) */
+    char *chain;  /* gold chain of thought, NULL where the line has none */
+    char *answer; /* "C" (csqa), "18" (gsm8k); NULL for lm */
+    int n_choices;
+    char *labels[TLR_CHOICES_MAX]; /* "A".. */
+    char *choices[TLR_CHOICES_MAX];
+};
+
+struct tlr_items {
+    struct tlr_item *items;
+    size_t n;
+    void *arena;
+};
+
+/* Whole file; messages name file and line, and the field that is missing or of
+ * another type.  max_items 0: all.  csqa needs question, choices.label,
+ * choices.text, answerKey, or prompt and answerKey; cot is optional.  gsm8k
+ * needs problem and solution (ending in \boxed{}), or prompt, cot, answerKey. */
+int tlr_items_read(struct tlr_items *out, enum tlr_task_kind kind,
+                   const char *path, size_t max_items, struct tlr_err *err);
+void tlr_items_clear(struct tlr_items *items);
+
+/* Whether a text answers the item.  The cascade restates CITER's extraction
+ * (README.md lists its steps); strict wants the closing sentence the prompt asks
+ * for. */
+bool tlr_item_right(const struct tlr_item *item, enum tlr_task_kind kind,
+                    const char *text, size_t len, bool strict);
+/* Index of the chosen answer by the cascade, -1 when the text names none
+ * (csqa only). */
+int tlr_item_choice(const struct tlr_item *item, const char *text, size_t len,
+                    bool strict);
+
+#endif
