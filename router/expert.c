@@ -62,7 +62,7 @@ int tlr_expert_ask_each(struct tlr_expert *e, const int32_t *ids, size_t n,
 
 void tlr_expert_close(struct tlr_expert *e)
 {
-    if (e->ops && e->ops->free)
-        e->ops->free(e->self);
+    if (e->ops && e->ops->close)
+        e->ops->close(e->self);
     memset(e, 0, sizeof *e);
 }

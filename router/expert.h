@@ -32,7 +32,7 @@ struct tlr_expert_ops {
      * out[i - first]: labels.  NULL: the caller asks one by one. */
     int (*ask_each)(void *self, const int32_t *ids, size_t n, size_t first,
                     int32_t *out, struct tlr_err *err);
-    void (*free)(void *self); /* frees self */
+    void (*close)(void *self);
 };
 
 struct tlr_expert {
