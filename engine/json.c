@@ -2,6 +2,7 @@
  * of its build, so depth is counted here beforehand. */
 #include "engine/json.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -78,10 +79,15 @@ static int parse(json_t **out, const char *bytes, size_t len, bool wide,
             json_error_code(&e) == json_error_out_of_memory) {
             return tlr_err_nomem(err, where, len);
         }
+        /* Of one line of many, `where` has named the line. */
+        char line[32] = "";
+        if (memchr(bytes, '\n', len)) {
+            snprintf(line, sizeof line, "line %d, ", e.line);
+        }
         return tlr_err_set(err, TLR_EFORMAT,
-                           "%s: line %d, column %d: not valid JSON: %s; get "
-                           "the file again",
-                           where, e.line, e.column, e.text);
+                           "%s: %scolumn %d: not valid JSON: %s; get the file "
+                           "again",
+                           where, line, e.column, e.text);
     }
     if (!json_is_object(root)) {
         tlr_err_set(err, TLR_EFORMAT,

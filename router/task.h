@@ -30,17 +30,26 @@ struct tlr_items {
     void *arena;
 };
 
+/* "csqa", "gsm8k", "lm"; and back, -1 when there is none of that name. */
+const char *tlr_task_name(enum tlr_task_kind kind);
+int tlr_task_find(const char *name);
+
 /* Whole file; messages name file and line, and the field that is missing or of
- * another type.  max_items 0: all.  csqa needs question, choices.label,
- * choices.text, answerKey, or prompt and answerKey; cot is optional.  gsm8k
- * needs problem and solution (ending in \boxed{}), or prompt, cot, answerKey. */
+ * another type.  max_items 0: all.  Empty lines do not count.
+ *
+ * csqa needs question, choices.label, choices.text and answerKey; a prompt of
+ * the line's own is sent as it is and stands for the question.  cot is optional.
+ * gsm8k needs problem and solution (with the answer in its last \boxed{}), or
+ * prompt and answerKey, and cot where it has one.  lm cuts plain text at empty lines into
+ * items of at least 2,000 bytes, of at most 8,000 where it has lines; prompt is
+ * the text. */
 int tlr_items_read(struct tlr_items *out, enum tlr_task_kind kind,
                    const char *path, size_t max_items, struct tlr_err *err);
 void tlr_items_clear(struct tlr_items *items);
 
-/* Whether a text answers the item.  The cascade restates CITER's extraction
- * (README.md lists its steps); strict wants the closing sentence the prompt asks
- * for. */
+/* Whether a text answers the item (false for lm).  The cascade restates CITER's
+ * extraction (answer.h lists its steps); strict wants the closing sentence the
+ * prompt asks for, or exactly one \boxed{}. */
 bool tlr_item_right(const struct tlr_item *item, enum tlr_task_kind kind,
                     const char *text, size_t len, bool strict);
 /* Index of the chosen answer by the cascade, -1 when the text names none
