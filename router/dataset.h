@@ -4,7 +4,8 @@
  * position of a chain of thought, with the small model's hidden state there.
  * README.md draws the bytes.  Rows of a group (one question) are written at
  * once: after a kill the file holds whole groups, and labelling goes on behind
- * the last one.  Splits go by group, never by row.
+ * the last one.  A file that was closed ends in a mark; a reader refuses one
+ * without it.  Splits go by group, never by row.
  */
 #ifndef TLR_ROUTER_DATASET_H
 #define TLR_ROUTER_DATASET_H
@@ -30,7 +31,9 @@ struct tlr_row {
     uint8_t label;    /* 1: keep the small model's token; 0: ask */
     uint8_t what;     /* enum tlr_label_case */
     uint16_t round;   /* of labelling, 0 the first */
-    float weight;     /* of the row in the loss */
+    float weight;     /* of the row in the loss, >= 0 */
+    float p_slm, p_llm; /* probability of the gold token under each model;
+                           p_llm NaN where it is not known (deferral needs it) */
     struct tlr_signals signals;
     float features[TLR_N_FEATURES];
 };
@@ -48,24 +51,31 @@ struct tlr_dataset_info {
 
 struct tlr_dataset_writer;
 
+enum { TLR_GROUP_ROWS_MAX = 1 << 20 };
+
 /* Makes the file, or opens what a killed run left (info must match, else
  * TLR_EMISMATCH naming the difference) and cuts an unfinished group off.
- * *n_groups: where to go on. */
+ * *n_groups: where to go on.  One writer at a time (flock). */
 int tlr_dataset_append(struct tlr_dataset_writer **out, const char *path,
                        const struct tlr_dataset_info *info,
                        uint32_t *n_groups, struct tlr_err *err);
-/* One whole group, in order of groups; rows [n], hidden f32 [n, dim] (kept as
- * f16).  NaN states are TLR_EFORMAT.  n may be 0. */
+/* One whole group, in order of groups (row.group is ignored); rows [n], hidden
+ * f32 [n, dim] (kept as f16).  NaN states, or some beyond f16's 65504, are
+ * TLR_EFORMAT, and so are numbers that the reader would refuse.  n may be 0, at
+ * most TLR_GROUP_ROWS_MAX.  After a failure only close is left. */
 int tlr_dataset_group(struct tlr_dataset_writer *w, uint32_t group,
                       const struct tlr_row *rows, const float *hidden,
                       uint32_t n, struct tlr_err *err);
+/* Marks the end (the next append takes the mark away) and frees w, also on
+ * failure; after a failed group no mark is written.  NULL is allowed. */
 int tlr_dataset_close(struct tlr_dataset_writer *w, struct tlr_err *err);
 
 /* ---- reading ---- */
 
 struct tlr_dataset;
 
-/* Checks sizes, checksums and every row's numbers; empty is an error. */
+/* Checks sizes, checksums, the mark at the end and every row's numbers; a file
+ * without rows is an error. */
 int tlr_dataset_open(struct tlr_dataset **out, const char *path,
                      struct tlr_err *err);
 void tlr_dataset_free(struct tlr_dataset *d);
@@ -74,5 +84,7 @@ void tlr_dataset_row(const struct tlr_dataset *d, uint64_t i,
                      struct tlr_row *out);
 /* hidden f32 [dim] of row i. */
 void tlr_dataset_hidden(const struct tlr_dataset *d, uint64_t i, float *out);
+/* Checksum of all groups' checksums: names the contents. */
+uint32_t tlr_dataset_digest(const struct tlr_dataset *d);
 
 #endif
