@@ -9,7 +9,7 @@
 #include "cli/output.h"
 #include "convert/convert.h"
 
-enum { MAX_TEXT_BYTES = 256 << 20 };
+enum { MAX_TEXT_BYTES = 256 << 20, CALIBRATE_TOK = 16384 };
 
 struct convert_args {
     const char *src, *out, *type, *calibrate;
@@ -37,11 +37,11 @@ static const struct cli_option options[] = {
     { .name = "calibrate", .kind = CLI_FILE,
       .at = offsetof(struct convert_args, calibrate), .value = "TEXT",
       .help = "a text of the kind that the model will read, in plain UTF-8: "
-              "q4n matrices are rounded so that their errors cancel on it, "
-              "which takes minutes" },
+              "q4n matrices (--type q4 or q4n) are rounded so that their "
+              "errors cancel on it, which takes minutes" },
     { .name = "calibrate-tokens", .kind = CLI_INT,
       .at = offsetof(struct convert_args, calibrate_tok), .value = "N",
-      .help = "tokens of that text to read", .fallback = "16384", .min = 512,
+      .help = "tokens of that text to read", .unset = "16384", .min = 512,
       .max = 1048576 },
     { .name = "verify", .kind = CLI_FLAG,
       .at = offsetof(struct convert_args, verify),
@@ -163,7 +163,9 @@ static int convert_shown(const struct convert_args *a, struct tlr_source *src,
         if (rc)
             return rc;
         o.calibration_text = text;
-        o.calibration_tok = (uint32_t)a->calibrate_tok;
+        o.calibration_tok = (uint32_t)(a->calibrate_tok == CLI_NO_INT
+                                           ? CALIBRATE_TOK
+                                           : a->calibrate_tok);
     }
     cli_progress_begin(&shown.progress, "convert", true);
     int rc = tlr_convert(src, a->out, &o, r, err);
@@ -177,6 +179,9 @@ static int convert(const void *args, struct tlr_err *err)
     const struct convert_args *a = args;
     struct tlr_convert_report report = { 0 };
     struct tlr_source *src = NULL;
+    if (a->calibrate_tok != CLI_NO_INT && !a->calibrate)
+        return tlr_err_set(err, TLR_EUSAGE,
+                           "--calibrate-tokens goes with --calibrate TEXT");
     int rc = check_paths(a, err);
     if (!rc)
         rc = tlr_source_open(&src, a->src, err);

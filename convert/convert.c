@@ -498,7 +498,8 @@ static int convert(struct tlr_source *src, const char *path, int fd,
     memset(j.report, 0, sizeof *j.report);
     int rc;
     if ((rc = tlr_plan_make(&j.plan, src, options, err)) ||
-        (rc = begin_calibration(&j, err)) || (rc = make_bands(&j, err)) || (rc = begin(&j, path, fd, label, err)) ||
+        (rc = begin_calibration(&j, err)) || (rc = make_bands(&j, err)) ||
+        (rc = begin(&j, path, fd, label, err)) ||
         (rc = write_sections(&j, err))) {
         goto fail;
     }

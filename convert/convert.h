@@ -30,7 +30,8 @@ const char *tlr_convert_type_name(int type);
 struct tlr_convert_options {
     int type; /* enum tlr_type or enum tlr_recipe */
     /* A text that the model reads first (NULL: none): the matrices of its layers
-     * that become q4n are then rounded so that their errors cancel on it. */
+     * that become q4n are then rounded so that their errors cancel on it.
+     * TLR_EUSAGE where none does. */
     const char *calibration_text;
     size_t calibration_bytes;
     uint32_t calibration_tok; /* that are read, at most */

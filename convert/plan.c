@@ -79,6 +79,27 @@ static void choose(struct tlr_plan_tensor *t, const struct tlr_source *src,
                     t->from.exact == (int)t->coded && src->ops->read_band_exact;
 }
 
+/* A text that would change nothing costs a caller minutes for nothing. */
+static int check_calibration(const struct tlr_plan *p,
+                             const struct tlr_convert_options *options,
+                             struct tlr_err *err)
+{
+    if (!options || !options->calibration_text) {
+        return 0;
+    }
+    for (uint32_t i = 0; i < p->n; i++) {
+        if (p->tensors[i].is_calibrated) {
+            return 0;
+        }
+    }
+    const char *type = tlr_convert_type_name(options->type);
+    return tlr_err_set(err, TLR_EUSAGE,
+                       "calibration: expected matrices that are rounded to q4n, "
+                       "found none (type %s); use type q4 or q4n, or leave the "
+                       "text out",
+                       type ? type : "not given");
+}
+
 int tlr_plan_make(struct tlr_plan *out, struct tlr_source *src,
                   const struct tlr_convert_options *options,
                   struct tlr_err *err)
@@ -114,7 +135,7 @@ int tlr_plan_make(struct tlr_plan *out, struct tlr_source *src,
             out->max_cols = t->want.n_cols;
         }
     }
-    return 0;
+    return check_calibration(out, options, err);
 }
 
 void tlr_plan_clear(struct tlr_plan *p)

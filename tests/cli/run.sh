@@ -209,6 +209,13 @@ try 'no calibration text' 1 '' 'tlr: nosuch: *' \
 try 'calibrate without a tokenizer' 2 '' 'tlr: calibration: this source has no tokenizer*' \
     "$tlr" convert random:tiny-llama -o x.bin --type q4 --calibrate sample.txt
 bad "--calibrate-tokens: expected *, found '5'*" convert src -o x --calibrate-tokens 5
+bad '--calibrate-tokens goes with --calibrate*' convert src -o x --type q4 --calibrate-tokens 512
+for t in q8 q4-plain bf16; do
+    try "calibrate $t" 2 '' "tlr: calibration: expected matrices that are rounded to q4n, found none (type $t); *" \
+        "$tlr" convert "$folders/tiny-qwen2" -o x.bin --type $t --calibrate sample.txt
+done
+try 'calibrate what is kept' 2 '' 'tlr: calibration: * found none (type not given); *' \
+    "$tlr" convert "$folders/tiny-qwen2" -o x.bin --calibrate sample.txt
 cp q2.bin old.bin
 try 'file limit' 1 '' 'tlr: *old.bin*' \
     sh -c 'ulimit -f 32; "$1" convert random:tiny-llama -o old.bin' sh "$tlr"

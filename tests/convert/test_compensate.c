@@ -196,6 +196,13 @@ static int stop(void *ctx, uint64_t done, uint64_t total, const char *tensor)
     return strcmp(tensor, "calibration") == 0;
 }
 
+static int never(void *ctx, uint64_t done, uint64_t total, const char *tensor)
+{
+    (void)ctx, (void)done, (void)total;
+    ck_abort_msg("work was done: %s", tensor);
+    return 1;
+}
+
 START_TEST(calibration_is_refused_and_stopped)
 {
     struct tlr_err err = TLR_ERR_INIT;
@@ -206,6 +213,13 @@ START_TEST(calibration_is_refused_and_stopped)
     int rc = tlr_convert(s, bin, &o, NULL, &err);
     expect_error("short text", rc, &err, TLR_ELIMIT,
                  "calibration text: expected 512 tokens or more");
+    o = with_text(sizeof text);
+    o.type = TLR_RECIPE_Q8;
+    o.progress = never; /* refused before any work */
+    tlr_err_clear(&err);
+    rc = tlr_convert(s, bin, &o, NULL, &err);
+    expect_error("nothing to round", rc, &err, TLR_EUSAGE,
+                 "expected matrices that are rounded to q4n, found none");
     o = with_text(sizeof text);
     o.progress = stop;
     tlr_err_clear(&err);
