@@ -16,7 +16,7 @@
  *   maxprob   p of the best token
  *   maxlogit  the best logit itself
  *   random    a hash of seed and position, uniform in [0, 1)
- *   always    0 (asks at every tau > 0)      never   1
+ *   always    0, asks whatever tau is        never   1, does not
  */
 #ifndef TLR_ROUTER_POLICY_H
 #define TLR_ROUTER_POLICY_H
@@ -26,7 +26,6 @@
 #include <stdint.h>
 
 #include "base/err.h"
-#include "engine/tlr.h"
 
 #define TLR_POLICIES(X)                                                        \
     X(MLP, "mlp")                                                              \
@@ -80,20 +79,25 @@ struct tlr_policy {
     const struct tlr_router *router; /* mlp, mlp+, deferral; else NULL */
 };
 
-/* Trust at the session's last position.  Runs the head (tlr_top, or
- * tlr_run_head where the policy needs all logits) as far as needed and not
- * further.  signals may be NULL; where it is given, they are filled, which costs
- * the whole head.  Scratch is the caller's: router_scratch floats of
- * tlr_router_scratch.  A NaN hidden state or score is TLR_EFORMAT. */
-int tlr_policy_trust(const struct tlr_policy *p, struct tlr_session *s,
-                     float *scratch, float *trust, struct tlr_signals *signals,
-                     struct tlr_err *err);
+/* mlp, mlp+ and deferral: computed by a trained router of that kind. */
+bool tlr_policy_is_trained(enum tlr_policy_kind kind);
+/* TLR_EUSAGE without the router it needs, TLR_EMISMATCH with one of another
+ * kind.  What follows takes a policy that passed. */
+int tlr_policy_check(const struct tlr_policy *p, struct tlr_err *err);
 
-/* The same from numbers that are there already (eval, calibrate, labels):
- * hidden [dim], features [TLR_N_FEATURES], position in the text. */
+/* Trust at one position, from what a step showed: hidden [dim] (trained
+ * policies), features [TLR_N_FEATURES] (mlp+; maxlogit without signals), signals
+ * (entropy, margin, maxprob), pos the position of the proposed token, that is
+ * the number of tokens before it (random).  What a policy does not need may be
+ * NULL.  scratch is the caller's, tlr_router_scratch floats.  NaN or infinity
+ * on the way in is TLR_EFORMAT.  Allocates nothing. */
 int tlr_policy_trust_of(const struct tlr_policy *p, const float *hidden,
                         const float *features,
                         const struct tlr_signals *signals, uint32_t pos,
                         float *scratch, float *trust, struct tlr_err *err);
+
+/* Whether the large model is asked: trust < tau, but always at any tau and never
+ * at none. */
+bool tlr_policy_asks(const struct tlr_policy *p, float trust);
 
 #endif

@@ -1,0 +1,355 @@
+/* decode.c - see decode.h.
+ *
+ * Order of a joint step: append the last token without the head; run as much of
+ * the head as the policy must see; trust; then either the large model is asked
+ * (and a head that was not run stays unrun) or the small model's token is picked.
+ * The sampler draws only for a token that stands, so looking (explain) changes no
+ * text.
+ */
+#include "router/decode.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "router/router.h"
+
+struct tlr_joint {
+    struct tlr_session *session;
+    struct tlr_joint_options o;
+    uint32_t n_ids, n_ctx;
+    int32_t pending; /* the last token, not appended yet; -1: none */
+    float *scratch;  /* of the router */
+    int32_t *ids;    /* [n_ctx] LARGE_ONLY: the text, which no session holds */
+    uint32_t n;
+    struct tlr_joint_totals totals;
+    struct tlr_err failure;
+    uint64_t mark_ns;
+};
+
+/* What the head made of the position at hand. */
+struct sight {
+    int n_top; /* 0: tlr_top did not run */
+    int32_t ids[TLR_TOP_MAX];
+    float logits[TLR_TOP_MAX];
+    bool has_logits;
+    struct tlr_signals signals;
+    bool has_signals;
+};
+
+int tlr_joint_new(struct tlr_joint **out, struct tlr_session *s,
+                  const struct tlr_model *m,
+                  const struct tlr_joint_options *options, struct tlr_err *err)
+{
+    *out = NULL;
+    bool is_large = options->mode == TLR_LARGE_ONLY;
+    if (is_large && !options->expert)
+        return tlr_err_set(err, TLR_EUSAGE,
+                           "mode large: needs a large model, found none");
+    int rc = options->mode == TLR_JOINT
+                 ? tlr_policy_check(&options->policy, err)
+                 : 0;
+    if (rc)
+        return rc;
+    const struct tlr_router *router =
+        options->mode == TLR_JOINT ? options->policy.router : NULL;
+    size_t n_scratch = router ? tlr_router_scratch(router) : 0;
+    uint32_t n_ctx = tlr_session_options_used(s)->n_ctx;
+    struct tlr_joint *j = tlr_calloc(1, sizeof *j);
+    if (!j)
+        return tlr_err_nomem(err, "joint decoding", sizeof *j);
+    j->session = s;
+    j->o = *options;
+    j->n_ids = tlr_model_n_ids(m);
+    j->n_ctx = n_ctx;
+    j->pending = -1;
+    j->scratch = tlr_calloc(n_scratch, sizeof *j->scratch);
+    j->ids = tlr_calloc(is_large ? n_ctx : 0, sizeof *j->ids);
+    if (!j->scratch || !j->ids) {
+        tlr_joint_free(j);
+        return tlr_err_nomem(err, "joint decoding", n_scratch * 4 + n_ctx * 4);
+    }
+    if (is_large) {
+        const int32_t *ids = options->prompt ? options->prompt : tlr_ids_of(s);
+        size_t n = options->prompt ? options->n_prompt : tlr_pos(s);
+        j->n = (uint32_t)(n < n_ctx ? n : n_ctx);
+        memcpy(j->ids, ids, j->n * sizeof *ids);
+    }
+    *out = j;
+    return 0;
+}
+
+void tlr_joint_free(struct tlr_joint *j)
+{
+    if (!j)
+        return;
+    tlr_free(j->scratch);
+    tlr_free(j->ids);
+    tlr_free(j);
+}
+
+/* ---- the clock ---- */
+
+/* Time since the last mark belongs to *ns. */
+static void mark(struct tlr_joint *j, uint64_t *ns)
+{
+    uint64_t now = tlr_now_ns();
+    *ns += now - j->mark_ns;
+    j->mark_ns = now;
+}
+
+/* ---- the small model ---- */
+
+static int see_top(struct tlr_joint *j, struct sight *v, int k,
+                   struct tlr_err *err)
+{
+    if (v->n_top >= k)
+        return 0;
+    int rc = tlr_top(j->session, k, v->ids, v->logits, err);
+    v->n_top = rc ? 0 : k;
+    return rc;
+}
+
+static int see_logits(struct tlr_joint *j, struct sight *v,
+                      struct tlr_err *err)
+{
+    int rc = tlr_run_head(j->session, err);
+    v->has_logits = !rc;
+    return rc;
+}
+
+static void see_signals(const struct tlr_joint *j, struct sight *v)
+{
+    if (!v->has_signals)
+        tlr_signals_of(tlr_logits(j->session), j->n_ids, &v->signals);
+    v->has_signals = true;
+}
+
+/* How many of the best logits a pick needs; 0: all of them. */
+static int n_pick(const struct tlr_joint *j)
+{
+    uint32_t n = j->o.sampler ? tlr_sampler_n_top(j->o.sampler) : 1;
+    return n <= TLR_TOP_MAX ? (int)n : 0;
+}
+
+/* As much of the head as the policy needs, and in the same pass what a pick
+ * behind it needs, where that is more of the same. */
+static int look(struct tlr_joint *j, struct sight *v, struct tlr_err *err)
+{
+    enum tlr_policy_need need = tlr_policy_need(j->o.policy.kind);
+    if (need == TLR_NEED_LOGITS || j->o.explain ||
+        (need == TLR_NEED_TOP && n_pick(j) == 0)) {
+        int rc = see_logits(j, v, err);
+        if (rc)
+            return rc;
+    }
+    /* What is only shown is not the router's time. */
+    if (j->o.explain)
+        see_signals(j, v);
+    if (need != TLR_NEED_TOP)
+        return 0;
+    int k = j->o.policy.kind == TLR_POLICY_MAXLOGIT ? 1 : TLR_SIGNAL_TOP;
+    return see_top(j, v, k > n_pick(j) ? k : n_pick(j), err);
+}
+
+/* The small model's token, to stand in the text. */
+static int pick(struct tlr_joint *j, struct sight *v, int32_t *id,
+                struct tlr_err *err)
+{
+    struct tlr_session *s = j->session;
+    int k = n_pick(j), rc;
+    if (k == 0 || v->has_logits) {
+        rc = see_logits(j, v, err);
+        if (rc)
+            return rc;
+        *id = j->o.sampler ? tlr_sample(j->o.sampler, tlr_logits(s),
+                                        tlr_ids_of(s), tlr_pos(s))
+                           : tlr_argmax(tlr_logits(s), j->n_ids);
+        return 0;
+    }
+    rc = see_top(j, v, k, err);
+    if (rc)
+        return rc;
+    *id = j->o.sampler ? tlr_sample_top(j->o.sampler, v->ids, v->logits)
+                       : v->ids[0];
+    return 0;
+}
+
+/* ---- the policy ---- */
+
+static int trust(struct tlr_joint *j, struct sight *v,
+                 struct tlr_joint_token *t, struct tlr_err *err)
+{
+    const struct tlr_policy *p = &j->o.policy;
+    float features[TLR_N_FEATURES] = {0};
+    if (tlr_policy_need(p->kind) == TLR_NEED_LOGITS)
+        see_signals(j, v);
+    if (p->kind == TLR_POLICY_MLP_PLUS)
+        tlr_features(v->logits, features);
+    else if (v->n_top > 0)
+        features[0] = v->logits[0];
+    int rc = tlr_policy_trust_of(p, tlr_hidden(j->session), features,
+                                 v->has_signals ? &v->signals : NULL,
+                                 tlr_pos(j->session), j->scratch, &t->trust,
+                                 err);
+    t->is_asked = !rc && tlr_policy_asks(p, t->trust);
+    return rc;
+}
+
+/* ---- the large model ---- */
+
+/* Its token after ids[0..n) into t->llm. */
+static int ask(struct tlr_joint *j, const int32_t *ids, size_t n,
+               struct tlr_joint_token *t, struct tlr_err *err)
+{
+    struct tlr_expert_reply reply;
+    uint64_t wait_ns = 0;
+    int rc = tlr_expert_ask(j->o.expert, ids, n, 1, j->n_ids, &reply, err);
+    mark(j, &wait_ns);
+    t->llm_ns = reply.think_ns < wait_ns ? reply.think_ns : wait_ns;
+    t->wire_ns = wait_ns - t->llm_ns;
+    if (!rc)
+        t->llm = reply.ids[0];
+    return rc;
+}
+
+/* The same, where a failure may be lived with. */
+static int try_ask(struct tlr_joint *j, struct tlr_joint_token *t,
+                   struct tlr_err *err)
+{
+    struct tlr_err why = TLR_ERR_INIT;
+    int rc = ask(j, tlr_ids_of(j->session), tlr_pos(j->session), t, &why);
+    if (!rc)
+        return 0;
+    if (j->o.require_expert || rc == TLR_ECANCELLED)
+        return tlr_err_set(err, rc, "%s", why.text);
+    t->is_failed = t->is_asked;
+    j->failure = why;
+    return 0;
+}
+
+/* ---- one token ---- */
+
+static int next_large(struct tlr_joint *j, struct tlr_joint_token *t,
+                      struct tlr_err *err)
+{
+    if (j->pending >= 0) {
+        if (j->n == j->n_ctx)
+            return tlr_err_set(err, TLR_ELIMIT,
+                               "large model: the context of %u is full",
+                               j->n_ctx);
+        j->ids[j->n++] = j->pending;
+        j->pending = -1;
+    }
+    t->is_asked = true;
+    int rc = ask(j, j->ids, j->n, t, err);
+    t->is_llm = !rc;
+    t->id = t->llm;
+    return rc;
+}
+
+static int append(struct tlr_joint *j, struct tlr_err *err)
+{
+    if (j->pending < 0)
+        return 0;
+    int rc = tlr_decode(j->session, j->pending, 0, err);
+    if (!rc)
+        j->pending = -1;
+    return rc;
+}
+
+static int next_joint(struct tlr_joint *j, struct tlr_joint_token *t,
+                      struct tlr_err *err)
+{
+    struct sight v;
+    v.n_top = 0;
+    v.has_logits = v.has_signals = false;
+    int rc = append(j, err);
+    rc = rc ? rc : look(j, &v, err);
+    mark(j, &t->slm_ns);
+    rc = rc ? rc : trust(j, &v, t, err);
+    mark(j, &t->router_ns);
+    if (!rc && j->o.expert && (t->is_asked || j->o.explain))
+        rc = try_ask(j, t, err);
+    if (rc)
+        return rc;
+    if (j->o.explain) {
+        t->signals = v.signals;
+        t->slm = v.signals.best;
+    }
+    t->is_llm = t->is_asked && t->llm >= 0;
+    if (t->is_llm) {
+        t->id = t->llm;
+        return 0;
+    }
+    rc = pick(j, &v, &t->slm, err);
+    t->id = t->slm;
+    mark(j, &t->slm_ns);
+    return rc;
+}
+
+static int next_small(struct tlr_joint *j, struct tlr_joint_token *t,
+                      struct tlr_err *err)
+{
+    struct sight v;
+    v.n_top = 0;
+    v.has_logits = v.has_signals = false;
+    int rc = append(j, err);
+    if (!rc && j->o.explain)
+        rc = see_logits(j, &v, err);
+    rc = rc ? rc : pick(j, &v, &t->slm, err);
+    if (!rc && j->o.explain) {
+        see_signals(j, &v);
+        t->signals = v.signals;
+    }
+    t->id = t->slm;
+    mark(j, &t->slm_ns);
+    return rc;
+}
+
+static void account(struct tlr_joint_totals *sum,
+                    const struct tlr_joint_token *t)
+{
+    sum->n_tok++;
+    sum->n_asked += t->is_asked;
+    sum->n_llm += t->is_llm;
+    sum->n_failed += t->is_failed;
+    sum->slm_ns += t->slm_ns;
+    sum->router_ns += t->router_ns;
+    sum->llm_ns += t->llm_ns;
+    sum->wire_ns += t->wire_ns;
+}
+
+int tlr_joint_next(struct tlr_joint *j, struct tlr_joint_token *out,
+                   struct tlr_err *err)
+{
+    static const struct tlr_joint_token none = {
+        .id = -1, .slm = -1, .llm = -1, .trust = NAN,
+        .signals = {NAN, NAN, NAN, NAN, -1}};
+    *out = none;
+    j->mark_ns = tlr_now_ns();
+    int rc = j->o.mode == TLR_LARGE_ONLY   ? next_large(j, out, err)
+             : j->o.mode == TLR_SMALL_ONLY ? next_small(j, out, err)
+                                           : next_joint(j, out, err);
+    if (rc)
+        return rc;
+    j->pending = out->id;
+    account(&j->totals, out);
+    return 0;
+}
+
+uint32_t tlr_joint_pos(const struct tlr_joint *j)
+{
+    return j->o.mode == TLR_LARGE_ONLY ? j->n : tlr_pos(j->session);
+}
+
+struct tlr_joint_totals tlr_joint_read(const struct tlr_joint *j)
+{
+    return j->totals;
+}
+
+const char *tlr_joint_failure(const struct tlr_joint *j)
+{
+    return j->failure.text;
+}
