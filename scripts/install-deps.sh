@@ -36,9 +36,20 @@ have_all() {
     pkg-config --exists check libpcre2-8 &&
         command -v xz >/dev/null 2>&1 || return 1
     [ "$what" = test ] && return 0
-    for tool in clang mandoc shellcheck jq zsh fish script; do
+    for tool in clang llvm-symbolizer mandoc shellcheck jq zsh fish script; do
         command -v $tool >/dev/null 2>&1 || return 1
     done
+    have_fuzzer
+}
+
+# Newer clangs have their sanitizers' libraries in a package of their own.
+have_fuzzer() {
+    dir=$(mktemp -d) || return 1
+    echo 'int LLVMFuzzerTestOneInput(void); int LLVMFuzzerTestOneInput(void) { return 0; }' |
+        clang -fsanitize=fuzzer,address -x c -o "$dir/fuzzer" - 2>/dev/null
+    status=$?
+    rm -rf "$dir"
+    return $status
 }
 have_all && exit 0
 
@@ -57,7 +68,7 @@ for p in $packages; do
     dpkg-query -W -f='${Status}' "$p" 2>/dev/null |
         grep -q 'install ok installed' || missing="$missing $p"
 done
-[ -z "$missing" ] && exit 0
+[ -z "$missing" ] && { [ "$what" != ci ] || have_fuzzer; } && exit 0
 
 sudo=
 if [ "$(id -u)" -ne 0 ]; then
@@ -69,12 +80,16 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 echo "+ $sudo apt-get install -y --no-install-recommends$missing" >&2
 $sudo apt-get update -qq
+if [ "$what" = ci ] && apt-cache show libclang-rt-dev >/dev/null 2>&1; then
+    missing="$missing libclang-rt-dev"
+fi
 # shellcheck disable=SC2086
 DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq \
     --no-install-recommends $missing >/dev/null
 have_all || {
     echo "install-deps: packages are installed, yet pkg-config misses one of" \
          "openblas jansson libutf8proc zlib libcrypto check libpcre2-8," \
-         "or a program that they bring is missing: $packages" >&2
+         "or a program (or clang's libraries) that they bring is missing:" \
+         "$packages" >&2
     exit 1
 }

@@ -68,7 +68,7 @@ START_TEST(csqa_prompts_are_citers)
 {
     const char *path = tlr_test_shared("csqa_router_train.jsonl");
     if (!path) {
-        TLR_SKIP("no ../shared/data/csqa_router_train.jsonl");
+        TLR_SKIP_SHARED("no ../shared/data/csqa_router_train.jsonl");
     }
     check_lines(path, TLR_TASK_CSQA, 2049, true);
     check_lines(path, TLR_TASK_CSQA, 2049, false);
@@ -81,7 +81,7 @@ START_TEST(gold_chains_answer_their_questions)
 {
     const char *path = tlr_test_shared("csqa_router_train.jsonl");
     if (!path) {
-        TLR_SKIP("no ../shared/data/csqa_router_train.jsonl");
+        TLR_SKIP_SHARED("no ../shared/data/csqa_router_train.jsonl");
     }
     struct tlr_items items;
     struct tlr_err err = TLR_ERR_INIT;
@@ -105,7 +105,7 @@ START_TEST(gsm8k_lines)
     const char *train = tlr_test_shared("gsm8k_router_train.jsonl");
     const char *dev = tlr_test_shared("gsm8k_dev.jsonl");
     if (!train || !dev) {
-        TLR_SKIP("no ../shared/data/gsm8k_*.jsonl");
+        TLR_SKIP_SHARED("no ../shared/data/gsm8k_*.jsonl");
     }
     check_lines(train, TLR_TASK_GSM8K, 1869, false);
     struct tlr_items a, b;

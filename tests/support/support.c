@@ -111,9 +111,16 @@ static const char *find_in(const char *const *dirs, const char *name)
     return NULL;
 }
 
+#define SHARED "../shared/data"
+
+bool tlr_test_has_shared(void)
+{
+    return access(SHARED, F_OK) == 0;
+}
+
 const char *tlr_test_shared(const char *name)
 {
-    const char *dirs[] = {"../shared/data", NULL};
+    const char *dirs[] = {SHARED, NULL};
     return find_in(dirs, name);
 }
 

@@ -26,6 +26,14 @@
         tlr_test_skip(false, __VA_ARGS__);                                     \
         return;                                                                \
     } while (0)
+/* The same for a file of tlr_test_shared: a clone that stands alone has none of
+ * them and nothing to install would bring them, so only a folder that is there
+ * and lacks the file offends TLR_NO_SKIP. */
+#define TLR_SKIP_SHARED(...)                                                   \
+    do {                                                                       \
+        tlr_test_skip(tlr_test_has_shared(), __VA_ARGS__);                     \
+        return;                                                                \
+    } while (0)
 void tlr_test_skip(bool curable, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 
@@ -37,8 +45,9 @@ uint64_t tlr_test_seed(void);
 const char *tlr_test_tmpdir(void);
 
 /* Path of a file in ../shared/data, or NULL when this clone has none: then
- * TLR_SKIP.  The last eight paths of this and the next function are valid. */
+ * TLR_SKIP_SHARED.  The last eight paths of this and the next function are valid. */
 const char *tlr_test_shared(const char *name);
+bool tlr_test_has_shared(void); /* is there such a folder at all? */
 
 /* Path of the real model (models/smollm2-135m-instruct.bin) or its GGUF
  * (models/smollm2-135m-instruct.gguf), or NULL when not fetched. */

@@ -83,7 +83,7 @@ START_TEST(qwen_chats_agree_with_their_templates)
     struct test_tokenizer t;
     load_qwen3(&t);
     if (!t.t) {
-        TLR_SKIP("no ../shared/data/qwen3-tokenizer, or no xz");
+        TLR_SKIP_SHARED("no ../shared/data/qwen3-tokenizer, or no xz");
     }
     check_chats(&t, t.chat_template, "qwen3");
     size_t len;

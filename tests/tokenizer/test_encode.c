@@ -93,7 +93,7 @@ START_TEST(qwen3_agrees_on_a_million_code_points)
     struct test_tokenizer t;
     load_qwen3(&t);
     if (!t.t) {
-        TLR_SKIP("no ../shared/data/qwen3-tokenizer, or no xz");
+        TLR_SKIP_SHARED("no ../shared/data/qwen3-tokenizer, or no xz");
     }
     check_corpus(&t, GOLDEN "corpus-qwen3.txt", TLR_ENCODE_SPECIAL);
     check_corpus(&t, GOLDEN "corpus-qwen3-plain.txt", 0);
@@ -164,7 +164,7 @@ START_TEST(spelled_out_cases_agree)
     unload(&t);
     load_qwen3(&t);
     if (!t.t) {
-        TLR_SKIP("no ../shared/data/qwen3-tokenizer, or no xz");
+        TLR_SKIP_SHARED("no ../shared/data/qwen3-tokenizer, or no xz");
     }
     check_cases(&t, "qwen3");
     unload(&t);
@@ -242,7 +242,7 @@ START_TEST(hostile_text_is_not_quadratic)
     struct test_tokenizer t;
     load_qwen3(&t);
     if (!t.t) {
-        TLR_SKIP("no ../shared/data/qwen3-tokenizer, or no xz");
+        TLR_SKIP_SHARED("no ../shared/data/qwen3-tokenizer, or no xz");
     }
     static const char *const units[] = {"a", " ", "\n", "ab", "\xcc\x80\xcc\xa7",
                                         "\xff", "<|im_start|", "'s", "e\xcc\x81",
