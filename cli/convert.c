@@ -8,11 +8,12 @@
 #include "cli/cli.h"
 #include "cli/output.h"
 #include "convert/convert.h"
+#include "convert/lora.h"
 
 enum { MAX_TEXT_BYTES = 256 << 20, CALIBRATE_TOK = 16384 };
 
 struct convert_args {
-    const char *src, *out, *type, *calibrate;
+    const char *src, *out, *type, *lora, *calibrate;
     int64_t calibrate_tok;
     bool verify, json;
 };
@@ -34,6 +35,11 @@ static const struct cli_option options[] = {
               "bits that can be searched like 4, the plain ones do not",
       .unset = "what a .gguf file holds, where that fits without loss, else "
                "q8" },
+    { .name = "lora", .kind = CLI_FILE,
+      .at = offsetof(struct convert_args, lora), .value = "FOLDER",
+      .help = "merge a LoRA adapter: a PEFT folder with adapter_config.json and "
+              "adapter_model.safetensors; the matrices that it changes are "
+              "rounded anew, to q8 unless --type says otherwise" },
     { .name = "calibrate", .kind = CLI_FILE,
       .at = offsetof(struct convert_args, calibrate), .value = "TEXT",
       .help = "a text of the kind that the model will read, in plain UTF-8: "
@@ -57,6 +63,8 @@ static const char *const examples[] = {
     "Convert a Hugging Face snapshot.",
     "tlr convert smollm2.gguf -o smollm2.bin --verify",
     "Take a .gguf file over without loss, and make sure.",
+    "tlr convert smollm2.gguf --lora my-adapter/ -o tuned.bin --type q8",
+    "Merge a fine-tuned adapter into its base.",
     NULL
 };
 
@@ -185,8 +193,12 @@ static int convert(const void *args, struct tlr_err *err)
     int rc = check_paths(a, err);
     if (!rc)
         rc = tlr_source_open(&src, a->src, err);
-    if (rc)
+    if (!rc && a->lora)
+        rc = tlr_source_add_lora(&src, a->lora, err);
+    if (rc) {
+        tlr_source_close(src);
         return rc;
+    }
     cli_interrupt_hold();
     rc = convert_shown(a, src, &report, err);
     cli_interrupt_release();

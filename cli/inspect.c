@@ -278,18 +278,25 @@ static void print_language(const struct tlr_model *m)
     cli_printf("%s\n", g->n_eos ? "" : " nothing");
 }
 
-/* One line per file that the model was made from. */
-static void print_provenance(const struct tlr_file *f)
+/* One line per file; the first has the label. */
+static void print_sources(const char *label, const json_t *list)
 {
-    json_t *j = section_json(f, TLR_SECTION_PROVENANCE);
-    const json_t *list = json_object_get(j, "sources");
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *s = json_array_get(list, i);
         const char *name = json_string_value(json_object_get(s, "name"));
         const char *sha = json_string_value(json_object_get(s, "sha256"));
-        cli_printf("%s%s%s%s\n", i ? "             " : "made from    ",
-                   name ? name : "?", sha && sha[0] ? "  sha256 " : "", sha ? sha : "");
+        cli_printf("%-12s %s%s%s\n", i ? "" : label, name ? name : "?",
+                   sha && sha[0] ? "  sha256 " : "", sha ? sha : "");
     }
+}
+
+/* What the model was made from. */
+static void print_provenance(const struct tlr_file *f)
+{
+    json_t *j = section_json(f, TLR_SECTION_PROVENANCE);
+    print_sources("made from", json_object_get(j, "sources"));
+    print_sources("and adapter",
+                  json_object_get(json_object_get(j, "lora"), "sources"));
     const json_t *c = json_object_get(json_object_get(j, "options"),
                                       "calibration");
     const char *sha = json_string_value(json_object_get(c, "text_sha256"));

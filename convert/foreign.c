@@ -16,6 +16,28 @@
 
 enum { COMPARE_BYTES = 16 << 20 };
 
+void tlr_foreign_of_safetensor(struct tlr_foreign_tensor *out,
+                               const struct tlr_safetensor *t,
+                               const char *where)
+{
+    *out = (struct tlr_foreign_tensor){
+        .name = t->name,
+        .where = where,
+        .type_name = t->dtype,
+        .n_dims = t->n_dims,
+        .n_rows = 1,
+        .n_cols = t->n_dims ? t->shape[t->n_dims - 1] : 1,
+        .data = t->data,
+        .n_bytes = t->n_bytes,
+        .is_mapped = true,
+    };
+    /* Only the element types; a safetensors dtype is never a block type. */
+    out->type = tlr_block_type_by_name(t->dtype);
+    for (uint32_t d = 0; d + 1 < t->n_dims; d++) {
+        out->n_rows *= t->shape[d]; /* checked with the size; 0 stays 0 */
+    }
+}
+
 static int compare_names(const void *a, const void *b)
 {
     const struct tlr_foreign_tensor *x = a, *y = b;
@@ -113,7 +135,7 @@ int tlr_foreign_check_unused(const struct tlr_foreign *f, struct tlr_err *err)
     return 0;
 }
 
-static void drop_bytes(const struct tlr_foreign_tensor *t, uint64_t n_bytes)
+void tlr_foreign_drop(const struct tlr_foreign_tensor *t, uint64_t n_bytes)
 {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
     uintptr_t start = (uintptr_t)t->data;
@@ -137,8 +159,8 @@ bool tlr_foreign_is_equal(const struct tlr_foreign_tensor *a,
         uint64_t n = a->n_bytes - at;
         n = n < COMPARE_BYTES ? n : COMPARE_BYTES;
         is_equal = memcmp(a->data + at, b->data + at, (size_t)n) == 0;
-        drop_bytes(a, at + n);
-        drop_bytes(b, at + n);
+        tlr_foreign_drop(a, at + n);
+        tlr_foreign_drop(b, at + n);
     }
     return is_equal;
 }
@@ -236,5 +258,5 @@ void tlr_foreign_drop_rows(struct tlr_source *s, uint32_t i, uint32_t row_end)
 {
     const struct tlr_foreign_tensor *t =
         ((const struct tlr_foreign *)s)->bound[i].tensor;
-    drop_bytes(t, row_bytes(t) * row_end);
+    tlr_foreign_drop(t, row_bytes(t) * row_end);
 }

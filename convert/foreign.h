@@ -10,6 +10,7 @@
 #include <stdbool.h>
 
 #include "convert/gguf_blocks.h"
+#include "convert/safetensors.h"
 #include "convert/source.h"
 
 struct tlr_foreign_tensor {
@@ -39,6 +40,10 @@ struct tlr_foreign {
     uint32_t n_bound;
 };
 
+/* A tensor of a mapped .safetensors file, which `where` names. */
+void tlr_foreign_of_safetensor(struct tlr_foreign_tensor *out,
+                               const struct tlr_safetensor *t,
+                               const char *where);
 /* Sorts tensors by name; a name that appears twice is TLR_EFORMAT. */
 int tlr_foreign_sort(struct tlr_foreign *f, struct tlr_err *err);
 /* NULL when there is none. */
@@ -53,6 +58,9 @@ int tlr_foreign_bind(struct tlr_foreign *f, uint32_t i, const char *name,
                      struct tlr_err *err);
 /* The first tensor that nobody bound, as TLR_EUNSUPPORTED. */
 int tlr_foreign_check_unused(const struct tlr_foreign *f, struct tlr_err *err);
+
+/* Gives the pages of its first n_bytes back, if it is mapped. */
+void tlr_foreign_drop(const struct tlr_foreign_tensor *t, uint64_t n_bytes);
 
 /* Same type, shape and bytes. */
 bool tlr_foreign_is_equal(const struct tlr_foreign_tensor *a,

@@ -1,17 +1,16 @@
 /* hf.c - a Hugging Face folder as a source: which files it has, and how their
  * tensors become ours.
  *
- * Files are opened through links, since snapshots are links into a cache; names
- * that come out of the shard index are plain file names or refused.  PyTorch
- * pickles are never opened.
+ * Names that come out of the shard index are plain file names or refused.
+ * PyTorch pickles are never opened.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "base/file.h"
 #include "base/mem.h"
+#include "convert/folder.h"
 #include "convert/foreign.h"
 #include "convert/hf_config.h"
 #include "convert/hf_tokenizer.h"
@@ -21,7 +20,7 @@
 #include "convert/safetensors.h"
 
 enum {
-    MAX_JSON_BYTES = 16 << 20,
+    MAX_TEMPLATE_BYTES = 16 << 20,
     MAX_TOKENIZER_BYTES = 256 << 20,
     MAX_SHARDS = 256
 };
@@ -34,7 +33,7 @@ struct shard {
 
 struct hf_source {
     struct tlr_foreign base;
-    const char *dir; /* the caller's, while opening */
+    struct tlr_folder folder; /* dir: the caller's, while opening */
     struct tlr_hf_config config;
     struct tlr_hf_tokenizer tokenizer;
     char *tokenizer_path;
@@ -42,66 +41,7 @@ struct hf_source {
     size_t n_shards;
     json_t *index;   /* weight_map, borrowed from index_root; NULL: one file */
     json_t *index_root;
-    json_t *sources; /* provenance */
 };
-
-/* ---- files of the folder ---- */
-
-static int join(char **out, const char *dir, const char *name,
-                struct tlr_err *err)
-{
-    size_t cap = strlen(dir) + strlen(name) + 2;
-    *out = tlr_calloc(cap, 1);
-    if (!*out) {
-        return tlr_err_nomem(err, dir, cap);
-    }
-    size_t len = strlen(dir);
-    while (len > 1 && dir[len - 1] == '/') {
-        len--;
-    }
-    snprintf(*out, cap, "%.*s/%s", (int)len, dir, name);
-    return 0;
-}
-
-/* Allocates nothing: "no memory" must not read as "no such file". */
-static bool has_file(const struct hf_source *s, const char *name)
-{
-    char path[4096];
-    int len = snprintf(path, sizeof path, "%s/%s", s->dir, name);
-    return len > 0 && (size_t)len < sizeof path && access(path, F_OK) == 0;
-}
-
-/* Maps a file of the folder and notes it as a source.  *path is tlr_free'd by
- * the caller, also after failure. */
-static int open_part(struct hf_source *s, const char *name, size_t max_bytes,
-                     char **path, struct tlr_map *map, struct tlr_err *err)
-{
-    int rc;
-    if ((rc = join(path, s->dir, name, err)) ||
-        (rc = tlr_map_open(map, *path, false, err))) {
-        return rc;
-    }
-    if (map->len > max_bytes) {
-        return tlr_err_set(err, TLR_ELIMIT,
-                           "%s: expected at most %zu bytes, found %zu; is it "
-                           "the right file?",
-                           *path, max_bytes, map->len);
-    }
-    return tlr_provenance_add(s->sources, *path, map->ptr, map->len, err);
-}
-
-/* A JSON file of the folder; *where as for open_part. */
-static int load_json(struct hf_source *s, const char *name, json_t **out,
-                     char **where, struct tlr_err *err)
-{
-    struct tlr_map map = {0};
-    int rc = open_part(s, name, MAX_JSON_BYTES, where, &map, err);
-    if (rc == 0) {
-        rc = tlr_json_parse(out, (const char *)map.ptr, map.len, *where, err);
-    }
-    tlr_map_close(&map);
-    return rc;
-}
 
 /* ---- weights ---- */
 
@@ -110,11 +50,11 @@ static int add_shard(struct hf_source *s, const char *name, struct tlr_err *err)
     if (s->n_shards == MAX_SHARDS) {
         return tlr_err_set(err, TLR_ELIMIT,
                            "%s: more than %d weight files; is it one model?",
-                           s->dir, MAX_SHARDS);
+                           s->folder.dir, MAX_SHARDS);
     }
     struct shard *shard = &s->shards[s->n_shards++];
     struct tlr_err local = TLR_ERR_INIT;
-    int rc = open_part(s, name, SIZE_MAX, &shard->path, &shard->map, &local);
+    int rc = tlr_folder_open(&s->folder, name, SIZE_MAX, &shard->path, &shard->map, &local);
     if (rc && s->index) {
         return tlr_err_set(err, rc,
                            "%s (named in model.safetensors.index.json; "
@@ -149,7 +89,7 @@ static bool has_shard(const struct hf_source *s, const char *name)
 static int read_index(struct hf_source *s, struct tlr_err *err)
 {
     char *where = NULL;
-    int rc = load_json(s, "model.safetensors.index.json", &s->index_root,
+    int rc = tlr_folder_json(&s->folder, "model.safetensors.index.json", &s->index_root,
                        &where, err);
     if (rc) {
         goto fail;
@@ -192,49 +132,28 @@ static int open_weights(struct hf_source *s, struct tlr_err *err)
 {
     s->shards = tlr_calloc(MAX_SHARDS, sizeof *s->shards);
     if (!s->shards) {
-        return tlr_err_nomem(err, s->dir, MAX_SHARDS * sizeof *s->shards);
+        return tlr_err_nomem(err, s->folder.dir, MAX_SHARDS * sizeof *s->shards);
     }
-    if (has_file(s, "model.safetensors")) {
+    if (tlr_folder_has(&s->folder, "model.safetensors")) {
         return add_shard(s, "model.safetensors", err);
     }
-    if (has_file(s, "model.safetensors.index.json")) {
+    if (tlr_folder_has(&s->folder, "model.safetensors.index.json")) {
         return read_index(s, err);
     }
-    if (has_file(s, "pytorch_model.bin") ||
-        has_file(s, "pytorch_model.bin.index.json")) {
+    if (tlr_folder_has(&s->folder, "pytorch_model.bin") ||
+        tlr_folder_has(&s->folder, "pytorch_model.bin.index.json")) {
         return tlr_err_set(err, TLR_EUNSUPPORTED,
                            "%s: expected model.safetensors, found PyTorch "
                            "pickles, which can run code when read; save the "
                            "model with safe_serialization=True or take its "
                            "safetensors files",
-                           s->dir);
+                           s->folder.dir);
     }
     return tlr_err_set(err, TLR_ENOTFOUND,
                        "%s: expected model.safetensors or "
                        "model.safetensors.index.json, found neither; the "
                        "download is incomplete or this is no model folder",
-                       s->dir);
-}
-
-static void list_tensor(struct tlr_foreign_tensor *out,
-                        const struct tlr_safetensor *t, const char *where)
-{
-    *out = (struct tlr_foreign_tensor){
-        .name = t->name,
-        .where = where,
-        .type_name = t->dtype,
-        .n_dims = t->n_dims,
-        .n_rows = 1,
-        .n_cols = t->n_dims ? t->shape[t->n_dims - 1] : 1,
-        .data = t->data,
-        .n_bytes = t->n_bytes,
-        .is_mapped = true,
-    };
-    /* Only the element types; a safetensors dtype is never a block type. */
-    out->type = tlr_block_type_by_name(t->dtype);
-    for (uint32_t d = 0; d + 1 < t->n_dims; d++) {
-        out->n_rows *= t->shape[d]; /* checked with the size; 0 stays 0 */
-    }
+                       s->folder.dir);
 }
 
 static void list_rope_factors(struct hf_source *s)
@@ -263,13 +182,13 @@ static int list_tensors(struct hf_source *s, struct tlr_err *err)
     }
     f->tensors = tlr_calloc(n, sizeof *f->tensors);
     if (!f->tensors) {
-        return tlr_err_nomem(err, s->dir, n * sizeof *f->tensors);
+        return tlr_err_nomem(err, s->folder.dir, n * sizeof *f->tensors);
     }
     for (size_t i = 0; i < s->n_shards; i++) {
         const struct tlr_safetensors *d = &s->shards[i].directory;
         for (size_t k = 0; k < d->n; k++) {
-            list_tensor(&f->tensors[f->n_tensors++], &d->tensors[k],
-                        s->shards[i].path);
+            tlr_foreign_of_safetensor(&f->tensors[f->n_tensors++],
+                                      &d->tensors[k], s->shards[i].path);
         }
     }
     if (s->config.config.flags & TLR_CONFIG_ROPE_FACTORS) {
@@ -292,7 +211,7 @@ static int check_index(const struct hf_source *s, struct tlr_err *err)
                                "%s/model.safetensors.index.json: tensor %s: "
                                "expected it in %s, found it in %s; the files "
                                "are of different downloads",
-                               s->dir, name, json_string_value(value),
+                               s->folder.dir, name, json_string_value(value),
                                slash ? slash + 1 : "no file");
         }
     }
@@ -339,7 +258,7 @@ static int bind_tensors(struct hf_source *s, struct tlr_err *err)
         tlr_config_tensor(&f->source.config, i, &want);
         char name[TLR_FOREIGN_NAME_BYTES];
         tlr_foreign_name(name, want.name, TLR_DIALECT_HF);
-        rc = tlr_foreign_bind(f, i, name, 0, s->dir, err);
+        rc = tlr_foreign_bind(f, i, name, 0, s->folder.dir, err);
     }
     if (rc || (rc = tolerate(s, err))) {
         return rc;
@@ -354,18 +273,18 @@ static int read_tokenizer(struct hf_source *s, struct tlr_err *err)
     struct tlr_map tokenizer = {0}, config = {0};
     char *config_path = NULL;
     int rc;
-    if (!has_file(s, "tokenizer.json")) {
+    if (!tlr_folder_has(&s->folder, "tokenizer.json")) {
         return tlr_err_set(err, TLR_ENOTFOUND,
                            "%s: tokenizer.json is missing; download it, or "
                            "write it with AutoTokenizer's save_pretrained",
-                           s->dir);
+                           s->folder.dir);
     }
-    if ((rc = open_part(s, "tokenizer.json", MAX_TOKENIZER_BYTES,
+    if ((rc = tlr_folder_open(&s->folder, "tokenizer.json", MAX_TOKENIZER_BYTES,
                         &s->tokenizer_path, &tokenizer, err))) {
         goto fail;
     }
-    if (has_file(s, "tokenizer_config.json") &&
-        (rc = open_part(s, "tokenizer_config.json", MAX_JSON_BYTES,
+    if (tlr_folder_has(&s->folder, "tokenizer_config.json") &&
+        (rc = tlr_folder_open(&s->folder, "tokenizer_config.json", MAX_TEMPLATE_BYTES,
                         &config_path, &config, err))) {
         goto fail;
     }
@@ -388,7 +307,7 @@ fail:
 /* chat_template.jinja (transformers 5) before tokenizer_config.json's. */
 static int read_chat(struct hf_source *s, struct tlr_err *err)
 {
-    if (!has_file(s, "chat_template.jinja")) {
+    if (!tlr_folder_has(&s->folder, "chat_template.jinja")) {
         return s->tokenizer.chat_template
                    ? tlr_foreign_recognise_chat(
                          &s->base.source, s->tokenizer.chat_template, err)
@@ -396,7 +315,7 @@ static int read_chat(struct hf_source *s, struct tlr_err *err)
     }
     struct tlr_map map = {0};
     char *path = NULL, *text = NULL;
-    int rc = open_part(s, "chat_template.jinja", MAX_JSON_BYTES, &path, &map,
+    int rc = tlr_folder_open(&s->folder, "chat_template.jinja", MAX_TEMPLATE_BYTES, &path, &map,
                        err);
     if (rc == 0) {
         text = tlr_calloc(map.len + 1, 1);
@@ -435,8 +354,8 @@ static int read_generation(struct hf_source *s, const json_t *config,
     json_t *root = NULL;
     char *where = NULL;
     int rc = 0;
-    if (has_file(s, "generation_config.json")) {
-        rc = load_json(s, "generation_config.json", &root, &where, err);
+    if (tlr_folder_has(&s->folder, "generation_config.json")) {
+        rc = tlr_folder_json(&s->folder, "generation_config.json", &root, &where, err);
     }
     if (rc == 0) {
         rc = tlr_hf_generation_read(&source->generation, root, where, err);
@@ -471,7 +390,7 @@ static void hf_close(struct tlr_source *source)
     }
     tlr_free(s->shards);
     json_decref(s->index_root);
-    json_decref(s->sources);
+    json_decref(s->folder.sources);
     tlr_hf_tokenizer_clear(&s->tokenizer);
     tlr_free(s->tokenizer_path);
     tlr_foreign_clear(&s->base);
@@ -491,7 +410,7 @@ static int read_all(struct hf_source *s, struct tlr_err *err)
     char *where = NULL;
     struct tlr_source *source = &s->base.source;
     int rc;
-    if ((rc = load_json(s, "config.json", &config, &where, err)) ||
+    if ((rc = tlr_folder_json(&s->folder, "config.json", &config, &where, err)) ||
         (rc = tlr_hf_config_read(&s->config, config, where, err))) {
         goto fail;
     }
@@ -503,7 +422,7 @@ static int read_all(struct hf_source *s, struct tlr_err *err)
         goto fail;
     }
     rc = tlr_provenance_text(&source->provenance_json, "huggingface",
-                             json_incref(s->sources), err);
+                             json_incref(s->folder.sources), err);
 fail:
     json_decref(config);
     tlr_free(where);
@@ -519,10 +438,10 @@ int tlr_source_open_hf(struct tlr_source **out, const char *dir,
         return tlr_err_nomem(err, dir, sizeof *s);
     }
     s->base.source.ops = &hf_ops;
-    s->dir = dir;
-    s->sources = json_array();
-    int rc = s->sources ? read_all(s, err) : tlr_err_nomem(err, dir, 0);
-    s->dir = NULL;
+    s->folder.dir = dir;
+    s->folder.sources = json_array();
+    int rc = s->folder.sources ? read_all(s, err) : tlr_err_nomem(err, dir, 0);
+    s->folder.dir = NULL;
     if (rc) {
         hf_close(&s->base.source);
         return rc;

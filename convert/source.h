@@ -1,8 +1,9 @@
 /* source.h - a foreign model, whatever it came in.
  *
  * Three kinds implement it: a Hugging Face folder (hf.c on safetensors.c), a
- * .gguf file (gguf.c) and seeded random weights (random.c).  convert.c reads
- * through it and knows none of them.
+ * .gguf file (gguf.c) and seeded random weights (random.c); a fourth stands in
+ * front of another and merges an adapter (lora.c).  convert.c reads through it
+ * and knows none of them.
  */
 #ifndef TLR_CONVERT_SOURCE_H
 #define TLR_CONVERT_SOURCE_H
@@ -39,7 +40,8 @@ struct tlr_source_ops {
     /* i as in tlr_config_tensor. */
     int (*describe)(struct tlr_source *s, uint32_t i,
                     struct tlr_source_tensor *out, struct tlr_err *err);
-    /* Rows [row, row + n) as f32 [n, n_cols], in our row order. */
+    /* Rows [row, row + n) as f32 [n, n_cols], in our row order.  Threads may
+     * read rows of one tensor at the same time, not of two. */
     int (*read_rows)(struct tlr_source *s, uint32_t i, uint32_t row, uint32_t n,
                      float *dst, struct tlr_err *err);
     /* One band of 16 rows without rounding, in the layout of `exact`;

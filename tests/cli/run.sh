@@ -187,6 +187,18 @@ try 'output is a folder' 1 '' 'tlr: *empty*' "$tlr" convert random:tiny-llama -o
 try 'source is output' 2 '' 'tlr: *source and output at once*' "$tlr" convert tiny.bin -o tiny.bin
 try 'named like a source' 2 '' 'tlr: x.gguf: is named like a source*' "$tlr" convert tiny.bin -o x.gguf
 head -c 7000 "$folders/make.py" >sample.txt
+lora=$here/tests/golden/lora
+try 'convert --lora' 0 '*lora.bin: *verified*' '*' "$tlr" convert "$folders/tiny-llama3" -o lora.bin \
+    --lora "$lora/plain" --verify
+try 'convert --lora again' 0 '*' '*' "$tlr" convert "$folders/tiny-llama3" -o lora2.bin --lora "$lora/plain/"
+same 'convert --lora is repeatable' lora.bin lora2.bin
+try 'inspect an adapter' 0 '*made from *and adapter*adapter_config.json*sha256*adapter_model.safetensors*' '' \
+    "$tlr" inspect lora.bin
+try 'convert --lora: no folder' 1 '' 'tlr: nosuch: expected a PEFT LoRA folder*' \
+    "$tlr" convert "$folders/tiny-llama3" -o x.bin --lora nosuch
+try 'convert --lora: other base' 1 '' 'tlr: *tensor base_model.*expected *found *another model*' \
+    "$tlr" convert random:tiny-llama -o x.bin --lora "$lora/plain"
+[ -e x.bin ] && fail 'a refused adapter left a file'
 try 'convert --calibrate' 0 '*sample.bin: *q4n*' '*' "$tlr" convert "$folders/tiny-qwen2" -o sample.bin \
     --type q4 --calibrate sample.txt --calibrate-tokens 1024
 try 'convert without it' 0 '{*' '*' "$tlr" convert "$folders/tiny-qwen2" -o rounded.bin --type q4 --json

@@ -4,7 +4,6 @@
  * Golden data: tests/golden/hf_folders, tests/golden/gguf (make.py beside).
  */
 #include <jansson.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,91 +11,24 @@
 #include <unistd.h>
 
 #include "convert/convert.h"
-#include "engine/tlr.h"
 #include "tests/convert/helpers.h"
+#include "tests/convert/parity.h"
 #include "tests/support/tlr_check.h"
 
 #define FOLDERS "tests/golden/hf_folders/"
 
 /* ---- logits ---- */
 
-struct golden {
-    json_t *root;
-    double worst; /* largest difference / largest logit */
-    int n_compared;
-};
-
-static int compare_logits(void *ctx, size_t index, const float *hidden,
-                          const float *logits)
-{
-    (void)hidden;
-    struct golden *g = ctx;
-    char key[24];
-    snprintf(key, sizeof key, "%zu", index);
-    const json_t *list = json_object_get(json_object_get(g->root, "logits"), key);
-    if (!list) {
-        return 0;
-    }
-    double largest = 0.0, diff = 0.0;
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        double expected = json_number_value(json_array_get(list, i));
-        largest = fmax(largest, fabs(expected));
-        diff = fmax(diff, fabs(expected - (double)logits[i]));
-    }
-    g->worst = fmax(g->worst, diff / largest);
-    g->n_compared++;
-    return 0;
-}
-
-static void convert_to(const char *from, const char *to, int type)
-{
-    struct tlr_err err = TLR_ERR_INIT;
-    struct tlr_source *source;
-    struct tlr_convert_options options = {.type = type};
-    ck_assert_msg(tlr_source_open(&source, from, &err) == 0, "%s", err.text);
-    ck_assert_msg(tlr_convert(source, to, &options, NULL, &err) == 0, "%s",
-                  err.text);
-    ck_assert_msg(tlr_convert_verify(source, to, &options, &err) == 0, "%s",
-                  err.text);
-    tlr_source_close(source);
-}
-
 /* Text to ids to logits, as transformers has them. */
 static void expect_parity(const char *from, const char *folder)
 {
-    struct tlr_err err = TLR_ERR_INIT;
-    struct golden g = {0};
-    char path[512];
-    snprintf(path, sizeof path, FOLDERS "%s/expected.json", folder);
-    g.root = json_load_file(path, 0, NULL);
-    ck_assert_ptr_nonnull(g.root);
+    char expected[512];
+    snprintf(expected, sizeof expected, FOLDERS "%s/expected.json", folder);
     const char *bin = tmp_path("parity.bin");
-    convert_to(from, bin, TLR_F32);
-
-    struct tlr_model *model;
-    ck_assert_msg(tlr_model_open(&model, bin, &err) == 0, "%s", err.text);
-    const char *text = json_string_value(json_object_get(g.root, "text"));
-    const json_t *ids = json_object_get(g.root, "ids");
-    struct tlr_ids found = {0};
-    ck_assert_int_eq(tlr_encode(tlr_model_tokenizer(model), text, strlen(text),
-                                TLR_ENCODE_BOS, &found, &err), 0);
-    ck_assert_uint_eq(found.n, json_array_size(ids));
-    for (size_t i = 0; i < found.n; i++) {
-        ck_assert_int_eq(found.ids[i],
-                         json_integer_value(json_array_get(ids, i)));
-    }
-    struct tlr_session *session;
-    ck_assert_msg(tlr_session_new(&session, model, NULL, &err) == 0, "%s",
-                  err.text);
-    ck_assert_msg(tlr_prefill_each(session, found.ids, found.n, compare_logits,
-                                   &g, &err) == 0, "%s", err.text);
-    ck_assert_int_eq(g.n_compared, 2);
-    ck_assert_msg(g.worst < 1e-4, "%s: logits differ by %.3g of the largest",
-                  from, g.worst);
-    tlr_ids_clear(&found);
-    tlr_session_free(session);
-    tlr_model_close(model);
-    json_decref(g.root);
+    convert_to(from, NULL, bin, TLR_F32);
+    double apart = logits_apart(bin, expected);
+    ck_assert_msg(apart < 1e-4, "%s: logits differ by %.3g of the largest",
+                  from, apart);
 }
 
 static const char *const families[] = {"tiny-qwen2", "tiny-qwen3", "tiny-llama",
@@ -349,7 +281,7 @@ START_TEST(wrong_paths)
     snprintf(to, sizeof to, "%s/pytorch_model.bin", pickles);
     ck_assert_int_eq(rename(from, to), 0);
     const char *model = tmp_path("model.bin");
-    convert_to("random:tiny-llama", model, TLR_Q8);
+    convert_to("random:tiny-llama", NULL, model, TLR_Q8);
     const struct {
         const char *path;
         int code;

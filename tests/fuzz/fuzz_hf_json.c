@@ -1,12 +1,13 @@
 /* fuzz_hf_json.c - config.json and generation_config.json of a Hugging Face
- * folder.  The first byte selects which; what is accepted must hold the limits
- * that the engine relies on. */
+ * folder, adapter_config.json of a LoRA folder.  The first byte selects which;
+ * what is accepted must hold the limits that the engine relies on. */
 #include <stdint.h>
 #include <stdlib.h>
 
 #include "base/mem.h"
 #include "convert/hf_config.h"
 #include "convert/json_file.h"
+#include "convert/lora_config.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -45,6 +46,28 @@ static void read_generation(const json_t *root)
     }
 }
 
+static void read_adapter(const json_t *root)
+{
+    static const char *const modules[] = {"lm_head",
+                                          "model.layers.0.self_attn.q_proj"};
+    struct tlr_lora_config c;
+    struct tlr_err err = TLR_ERR_INIT;
+    if (tlr_lora_config_read(&c, root, "adapter_config.json", &err) != 0) {
+        if (err.code == 0) {
+            abort();
+        }
+        return;
+    }
+    for (int i = 0; i < 2; i++) {
+        uint32_t rank = 0;
+        float scale;
+        tlr_lora_config_module(&c, modules[i], &rank, &scale);
+        if (rank < 1 || rank > TLR_LORA_MAX_RANK) {
+            abort();
+        }
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     json_t *root = NULL;
@@ -54,8 +77,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (tlr_json_parse(&root, (const char *)data + 1, size - 1, "fuzz", NULL)) {
         return 0;
     }
-    if (data[0] % 2 == 0) {
+    if (data[0] % 4 == 0) {
         read_config(root);
+    } else if (data[0] % 4 == 2) {
+        read_adapter(root);
     } else {
         read_generation(root);
     }

@@ -1,7 +1,9 @@
 """Writes the seeds of fuzz_gguf and fuzz_safetensors: small files of the
 reference writers.   python make_foreign.py   # needs gguf, numpy, safetensors
+adapter.safetensors and hf_json/lora-* are the adapters of tests/golden/lora.
 """
 import pathlib
+import shutil
 
 import gguf
 import numpy as np
@@ -73,3 +75,9 @@ if __name__ == "__main__":
               metadata={"format": "np"})
     save_file({"layer.weight": np.zeros((2, 2), np.float64)},
               HERE / "safetensors" / "one.safetensors")
+    lora = HERE.parents[1] / "golden" / "lora"
+    shutil.copyfile(lora / "upper" / "adapter_model.safetensors",
+                    HERE / "safetensors" / "adapter.safetensors")
+    for name in ("patterns", "plain"):
+        (HERE / "hf_json" / f"lora-{name}").write_bytes(
+            b"2" + (lora / name / "adapter_config.json").read_bytes())
