@@ -1,6 +1,7 @@
 /* expert.c - see expert.h: what every expert's answer is held to. */
 #include "router/expert.h"
 
+#include <math.h>
 #include <string.h>
 
 static int check_id(const struct tlr_expert *e, int32_t id, uint32_t n_ids,
@@ -56,6 +57,31 @@ int tlr_expert_ask_each(struct tlr_expert *e, const int32_t *ids, size_t n,
         rc = tlr_expert_ask(e, ids, i + 1, 1, n_ids, &reply, err);
         if (!rc)
             out[i - first] = reply.ids[0];
+    }
+    return rc;
+}
+
+int tlr_expert_score_each(struct tlr_expert *e, const int32_t *ids, size_t n,
+                          size_t first, uint32_t n_ids, const int32_t *want,
+                          int32_t *out, float *p, struct tlr_err *err)
+{
+    if (!e->ops->score_each) {
+        for (size_t i = first; i < n; i++)
+            p[i - first] = NAN;
+        return tlr_expert_ask_each(e, ids, n, first, n_ids, out, err);
+    }
+    if (first >= n)
+        return tlr_err_set(err, TLR_EUSAGE,
+                           "%s: asked after positions %zu to %zu", e->name,
+                           first, n);
+    int rc = e->ops->score_each(e->self, ids, n, first, want, out, p, err);
+    for (size_t i = first; i < n && !rc; i++) {
+        rc = check_id(e, out[i - first], n_ids, err);
+        if (!rc && !(p[i - first] >= 0 && p[i - first] <= 1))
+            rc = tlr_err_set(err, TLR_EFORMAT,
+                             "%s: position %zu: expected a probability, found "
+                             "%g; is the model sound?",
+                             e->name, i + 1, (double)p[i - first]);
     }
     return rc;
 }

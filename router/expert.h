@@ -33,6 +33,12 @@ struct tlr_expert_ops {
     int (*ask_each)(void *self, const int32_t *ids, size_t n, size_t first,
                     int32_t *out, struct tlr_err *err);
     void (*close)(void *self);
+    /* ask_each, and how likely it thinks the id want[i - first] after ids[0..i]:
+     * into p, in [0, 1].  Depends on nothing that was asked before.  NULL: it does
+     * not say. */
+    int (*score_each)(void *self, const int32_t *ids, size_t n, size_t first,
+                      const int32_t *want, int32_t *out, float *p,
+                      struct tlr_err *err);
 };
 
 struct tlr_expert {
@@ -49,6 +55,10 @@ int tlr_expert_ask(struct tlr_expert *e, const int32_t *ids, size_t n,
 int tlr_expert_ask_each(struct tlr_expert *e, const int32_t *ids, size_t n,
                         size_t first, uint32_t n_ids, int32_t *out,
                         struct tlr_err *err);
+/* p is NaN where the expert does not say; want 0 <= id < n_ids. */
+int tlr_expert_score_each(struct tlr_expert *e, const int32_t *ids, size_t n,
+                          size_t first, uint32_t n_ids, const int32_t *want,
+                          int32_t *out, float *p, struct tlr_err *err);
 void tlr_expert_close(struct tlr_expert *e); /* a zeroed one is allowed */
 
 /* ---- expert_model.c: a second model on this machine ---- */

@@ -5,6 +5,7 @@
  * guessed behind an earlier prefix are taken back the same way.
  */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -141,6 +142,39 @@ static int ask_each(void *self, const int32_t *ids, size_t n, size_t first,
                                  &e, err);
 }
 
+struct scores {
+    const struct local *l;
+    const int32_t *want;
+    int32_t *out;
+    float *p;
+};
+
+static int take_score(void *ctx, size_t index, const float *hidden,
+                      const float *logits)
+{
+    (void)hidden;
+    const struct scores *e = ctx;
+    double all = tlr_log_sum_exp(logits, e->l->n_ids);
+    double p = exp((double)logits[e->want[index]] - all);
+    e->out[index] = translate(e->l, tlr_argmax(logits, e->l->n_ids));
+    e->p[index] = (float)(p > 1 ? 1 : p); /* a NaN stays one */
+    return 0;
+}
+
+static int score_each(void *self, const int32_t *ids, size_t n, size_t first,
+                      const int32_t *want, int32_t *out, float *p,
+                      struct tlr_err *err)
+{
+    struct local *l = self;
+    struct scores e = {l, want, out, p};
+    /* From nothing: the bits of f32 matrices depend on how many tokens come at
+     * once, and labels may not depend on the question before. */
+    int rc = follow(l, ids, first, 0, err);
+    return rc ? rc
+              : tlr_prefill_each(l->session, ids + first, n - first, take_score,
+                                 &e, err);
+}
+
 static void close_local(void *self)
 {
     struct local *l = self;
@@ -153,7 +187,8 @@ int tlr_expert_open_model(struct tlr_expert *out, const struct tlr_model *llm,
                           const struct tlr_session_options *options,
                           struct tlr_err *err)
 {
-    static const struct tlr_expert_ops ops = {ask, ask_each, close_local};
+    static const struct tlr_expert_ops ops = {ask, ask_each, close_local,
+                                              score_each};
     memset(out, 0, sizeof *out);
     int rc = check_vocabulary(llm, like, err);
     if (rc)
