@@ -158,9 +158,11 @@ static struct tlr_item *push(struct growing *g, const char *path,
 }
 
 static int read_line(struct growing *g, enum tlr_task_kind kind,
-                     const char *where, const char *bytes, size_t len,
-                     const char *path, struct tlr_err *err)
+                     const char *path, size_t number, const char *bytes,
+                     size_t len, struct tlr_err *err)
 {
+    char where[TLR_ERR_TEXT_BYTES];
+    snprintf(where, sizeof where, "%.900s: line %zu", path, number);
     json_t *root = NULL;
     if (len > MAX_LINE_BYTES) {
         return tlr_err_set(err, TLR_ELIMIT,
@@ -177,6 +179,7 @@ static int read_line(struct growing *g, enum tlr_task_kind kind,
     if (!item) {
         rc = TLR_ENOMEM;
     } else {
+        item->line = number;
         rc = kind == TLR_TASK_CSQA ? tlr_csqa_read(&line, item)
                                    : tlr_gsm8k_read(&line, item);
     }
@@ -198,7 +201,6 @@ static int read_lines(struct growing *g, enum tlr_task_kind kind,
                       const char *bytes, size_t len, const char *path,
                       size_t max_items, struct tlr_err *err)
 {
-    char where[TLR_ERR_TEXT_BYTES];
     int rc = 0;
     size_t line = 0;
     for (size_t pos = 0;
@@ -206,9 +208,8 @@ static int read_lines(struct growing *g, enum tlr_task_kind kind,
         const char *end = memchr(bytes + pos, '\n', len - pos);
         size_t n = end ? (size_t)(end - bytes) - pos : len - pos;
         line++;
-        snprintf(where, sizeof where, "%.900s: line %zu", path, line);
         if (!is_blank(bytes + pos, n)) {
-            rc = read_line(g, kind, where, bytes + pos, n, path, err);
+            rc = read_line(g, kind, path, line, bytes + pos, n, err);
         }
         pos += n + 1;
     }
@@ -238,6 +239,7 @@ static int read_text(struct growing *g, const char *bytes, size_t len,
                      const char *path, size_t max_items, struct tlr_err *err)
 {
     struct tlr_task_line line = {NULL, path, g->items->arena, err};
+    size_t counted = 0, number = 1;
     if (memchr(bytes, '\0', len) || !tlr_utf8_valid(bytes, len)) {
         return tlr_err_set(err, TLR_EFORMAT,
                            "%s: expected UTF-8 text, found other bytes; is it "
@@ -251,6 +253,10 @@ static int read_text(struct growing *g, const char *bytes, size_t len,
         if (!item) {
             return TLR_ENOMEM;
         }
+        for (; counted < pos; counted++) {
+            number += bytes[counted] == '\n';
+        }
+        item->line = number;
         item->prompt = tlr_task_copy(&line, bytes + pos, n);
         if (!item->prompt) {
             return TLR_ENOMEM;
@@ -258,6 +264,15 @@ static int read_text(struct growing *g, const char *bytes, size_t len,
         pos += n;
     }
     return 0;
+}
+
+static uint64_t fnv(const char *bytes, size_t len)
+{
+    uint64_t h = 0xcbf29ce484222325u;
+    for (size_t i = 0; i < len; i++) {
+        h = (h ^ (uint8_t)bytes[i]) * 0x100000001b3u;
+    }
+    return h;
 }
 
 int tlr_items_read(struct tlr_items *out, enum tlr_task_kind kind,
@@ -273,6 +288,7 @@ int tlr_items_read(struct tlr_items *out, enum tlr_task_kind kind,
         rc = out->arena ? 0 : tlr_err_nomem(err, path, ARENA_BYTES);
     }
     if (!rc) {
+        out->hash = fnv(bytes, len);
         rc = kind == TLR_TASK_LM
                  ? read_text(&g, bytes, len, path, max_items, err)
                  : read_lines(&g, kind, bytes, len, path, max_items, err);

@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/err.h"
 
@@ -22,11 +23,13 @@ struct tlr_item {
     int n_choices;
     char *labels[TLR_CHOICES_MAX]; /* "A".. */
     char *choices[TLR_CHOICES_MAX];
+    size_t line; /* of the file, from 1 */
 };
 
 struct tlr_items {
     struct tlr_item *items;
     size_t n;
+    uint64_t hash; /* FNV-1a of the whole file's bytes */
     void *arena;
 };
 
