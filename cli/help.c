@@ -43,8 +43,10 @@ static void print_synopsis(const struct cli_verb *v)
     }
     for (size_t i = 0; i < v->n_options; i++) {
         const struct cli_option *o = &v->options[i];
-        if (o->required)
+        if (o->required && o->letter)
             cli_printf(" -%c %s", o->letter, o->value);
+        else if (o->required)
+            cli_printf(" --%s %s", o->name, o->value);
     }
     cli_printf(" [options]\n\n");
 }

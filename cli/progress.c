@@ -29,7 +29,7 @@ static void rate_text(const struct cli_progress *p, uint64_t now, uint64_t done,
     if (p->counts_bytes)
         cli_bytes(amount, sizeof amount, (uint64_t)rate);
     else
-        snprintf(amount, sizeof amount, "%.0f %s", rate, p->unit);
+        snprintf(amount, sizeof amount, "%.*f %s", rate < 10, rate, p->unit);
     unsigned left = (unsigned)((double)(total - done) / rate + 0.5);
     snprintf(out, cap, "%s/s, %u:%02u left", amount, left / 60, left % 60);
 }

@@ -80,7 +80,7 @@ try 'wrong verb' 2 '' "tlr: there is no verb 'rnu'; did you mean run?*" "$tlr" r
 try 'far verb' 2 '' "tlr: there is no verb 'xyzzy'; tlr --help*" "$tlr" xyzzy
 try 'option first' 2 '' 'tlr: unknown option --json; options stand after*' "$tlr" --json run
 try 'help of nothing' 2 '' "tlr: there is no verb 'zz'*" "$tlr" help zz
-verbs='convert inspect run chat tokenize detokenize perplexity bench'
+verbs='convert inspect run chat tokenize detokenize perplexity bench label'
 for v in $verbs; do
     try "$v --help" 0 "usage: tlr $v*--help*examples:*" '' "$tlr" "$v" --help
     try "$v --nope" 2 '' 'tlr: unknown option --zzzzz*' "$tlr" "$v" --zzzzz
@@ -409,6 +409,38 @@ i=0; while [ $i -lt 60 ]; do echo 'Tell me more about the river.'; i=$((i + 1));
 try 'chat: context full' 1 '?*' '*tokens after [0-9]* of the conversation do not fit*' "$tlr" chat "$m" --temp 0 -n 8
 in=/dev/null
 
+# ---- label -------------------------------------------------------------------
+i=0
+while [ $i -lt 40 ]; do
+    printf '{"prompt":"What is %d + 3?","cot":"There are %d rivets, and 3: \\\\boxed{%d}","answerKey":"%d"}\n' \
+        $i $i $((i + 3)) $((i + 3))
+    i=$((i + 1))
+done >sums.jsonl
+label() { "$tlr" label sums.jsonl --task gsm8k --slm "$m" --llm "model:${llm:-$m}" -o "$@"; }
+try label 0 '8 of 8 questions in eight.tlrd, 8 of them now: *1  small model right*labels: keep*' '*s, * tokens*' \
+    label eight.tlrd --max-items 8
+try 'label --json' 0 '{*' '' label jobs.tlrd --max-items 8 --jobs 2 --json
+json 'label --json' out '.questions == 8 and .questions_done == 8 and .questions_now == 8 and .jobs == 2 and .round == 0 and
+    .rows == .case_slm_right + .case_llm_right + .case_outcome + .case_open and .keep + .ask + .case_open == .rows and
+    .case_outcome > 0 and .case_llm_right == 0 and .completion_tokens > 0'
+same 'two jobs make the same labels' eight.tlrd jobs.tlrd
+try 'label the rest' 0 '20 of 20 questions in jobs.tlrd, 12 of them now*' 'jobs.tlrd: holds 8 questions, going on*' \
+    label jobs.tlrd --max-items 20
+try 'label nothing more' 0 '20 of 20 questions in jobs.tlrd, 0 of them now*' '*' label jobs.tlrd --max-items 20
+try 'label, another seed' 1 '' 'tlr: jobs.tlrd: *' label jobs.tlrd --seed 2
+try 'label --chains llm' 0 '*3  both wrong, finished   0*' '*' label llm.tlrd --max-items 3 --chains llm --chain-tokens 20
+sed 's/"cot":/"cut":/' sums.jsonl | head -n 3 >cut.jsonl
+try 'label without chains' 1 '' 'tlr: cut.jsonl: line 1: cot: expected a gold chain of thought, found nothing*--chains llm*' \
+    "$tlr" label cut.jsonl --task gsm8k --slm "$m" --llm "model:$m" -o x.tlrd
+{ head -n 2 sums.jsonl; echo '{"prompt":"?"}'; } >short.jsonl
+try 'label, a field is missing' 1 '' 'tlr: short.jsonl: line 3: answerKey: expected a string, found nothing*' \
+    "$tlr" label short.jsonl --task gsm8k --slm "$m" --llm "model:$m" -o x.tlrd
+llm=q2.bin try 'label, another vocabulary' 1 '' 'tlr: *q2.bin: *the same tokenizer*' label x.tlrd
+try 'label, a later round without labels' 2 '' 'tlr: --router and --previous belong together*' label x.tlrd --router r
+try 'label, no such model kind' 2 '' "tlr: --llm: expected model:FILE, found 'big'*" \
+    "$tlr" label sums.jsonl --task gsm8k --slm "$m" --llm big -o x.tlrd
+if [ -e x.tlrd ]; then fail 'a refused label leaves a file'; else pass; fi
+
 # ---- perplexity and bench ---------------------------------------------------
 try perplexity 0 'perplexity [0-9]*' '*' "$tlr" perplexity "$m" "$folders/make.py" --ctx 128
 in=$folders/make.py
@@ -509,6 +541,13 @@ same 'an interrupted convert leaves the old model' old.bin q2.bin
 no_temporaries
 interrupt 'grep -q perplexity err' INT "$tlr" perplexity "$m" big --ctx 512
 if [ $rc -eq 1 ] && grep -qx "tlr: interrupted" err; then pass; else fail "perplexity, interrupted: $rc" "$(cat err)"; fi
+label whole.tlrd --completion-tokens 400 --completions 9 >out 2>err
+interrupt 'test -s stopped.tlrd' INT "$tlr" label sums.jsonl --task gsm8k --slm "$m" --llm "model:$m" -o stopped.tlrd \
+    --completion-tokens 400 --completions 9
+if [ $rc -eq 1 ] && grep -q "tlr: interrupted: stopped.tlrd: holds [0-9]* of 40 questions; the same command goes on" err
+then pass; else fail "label, interrupted: $rc" "$(cat err)"; fi
+label stopped.tlrd --completion-tokens 400 --completions 9 >out 2>err
+same 'a stopped label goes on' stopped.tlrd whole.tlrd
 if [ -f "$real" ]; then
     interrupt 'test -s out' INT "$tlr" run "$real" 'Write a very long story about a river.' -n 4000
     if [ $rc -eq 0 ] && grep -q cancelled err && [ "$(tail -c 1 out | od -An -tu1)" -eq 10 ]; then pass; else
