@@ -21,8 +21,7 @@ enum {
     TILE = 256 /* rows and columns of a sum that one thread adds at once */
 };
 
-/* Of sums that are kept at a time; at least one layer's are. */
-static const uint64_t sums_bytes = UINT64_C(640) << 20;
+static const uint64_t default_memory = UINT64_C(640) << 20;
 
 struct sum {
     float *h; /* [n, n], upper triangle */
@@ -183,7 +182,9 @@ int tlr_calibration_factor(struct tlr_calibration *c, uint32_t i,
 
 /* ---- begin and end ---- */
 
-static int make_sums(struct tlr_calibration *c, struct tlr_err *err)
+/* As many layers' as fit, at least one's. */
+static int make_sums(struct tlr_calibration *c, uint64_t memory,
+                     struct tlr_err *err)
 {
     const struct tlr_config *config = tlr_model_config(c->model);
     uint64_t layer = 0;
@@ -191,7 +192,7 @@ static int make_sums(struct tlr_calibration *c, struct tlr_err *err)
         uint64_t n = width_of(config, i);
         layer += n * n * sizeof(float);
     }
-    uint64_t fit = sums_bytes / layer;
+    uint64_t fit = (memory ? memory : default_memory) / layer;
     c->per_pass = fit < 1                  ? 1
                   : fit > config->n_layers ? config->n_layers
                                            : (uint32_t)fit;
@@ -273,7 +274,7 @@ int tlr_calibration_new(struct tlr_calibration **out, struct tlr_source *src,
         (rc = tlr_pool_new(&c->pool,
                            n_threads > MAX_THREADS ? MAX_THREADS : n_threads,
                            err)) ||
-        (rc = make_sums(c, err))) {
+        (rc = make_sums(c, options->calibration_memory, err))) {
         tlr_calibration_free(c);
         return rc;
     }

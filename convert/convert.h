@@ -35,6 +35,9 @@ struct tlr_convert_options {
     const char *calibration_text;
     size_t calibration_bytes;
     uint32_t calibration_tok; /* that are read, at most */
+    /* Bytes of what is gathered on it at a time, 0: 640 MiB.  Less means that it
+     * is read more often, one layer's worth is the least; the model is the same. */
+    uint64_t calibration_memory;
     bool verify; /* compare as tlr_convert_verify does before the model takes
                     its name; progress then counts both passes */
     int (*progress)(void *ctx, uint64_t done_bytes, uint64_t total_bytes,

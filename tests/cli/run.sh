@@ -64,6 +64,13 @@ same() { # NAME FILE FILE
     fi
 }
 
+# The same names and no others: programs read them.
+fields() { # NAME FILE JQ-PATH NAMES...
+    name=$1 file=$2 path=$3
+    shift 3
+    json "$name: fields" "$file" "$path | keys == ($(printf '"%s",' "$@" | sed 's/^/[/; s/,$/]/') | sort)"
+}
+
 json() { # NAME FILE JQ-CONDITION
     command -v jq >/dev/null 2>&1 || { skip "$1: jq is not installed"; return; }
     if jq -e "$3" "$2" >/dev/null 2>&1; then pass; else
@@ -175,6 +182,8 @@ try convert 0 '*tiny.bin: *tensors*without loss*verified*' '*' \
 [ -f "$m" ] || { echo "cli: no model could be made, so nothing else can be tested"; exit 1; }
 try 'convert --json' 0 '{*' '*' "$tlr" convert "$folders/tiny-qwen2" -o q2.bin --json
 json 'convert --json' out '.tensors == .exact + .rounded and .path == "q2.bin" and .bytes > 1000'
+fields 'convert --json' out . path bytes tensors exact rounded fallback types max_rel_rms worst verified
+fields 'convert --json' out .types f32 bf16 q8 q4 q4m q4n q8p
 cp q2.bin q2a.bin
 try 'convert again' 0 '*' '*' "$tlr" convert "$folders/tiny-qwen2" -o q2.bin
 same 'the same bytes again' q2.bin q2a.bin
@@ -200,7 +209,10 @@ try 'convert --lora: other base' 1 '' 'tlr: *tensor base_model.*expected *found 
     "$tlr" convert random:tiny-llama -o x.bin --lora "$lora/plain"
 [ -e x.bin ] && fail 'a refused adapter left a file'
 try 'convert --calibrate' 0 '*sample.bin: *q4n*' '*' "$tlr" convert "$folders/tiny-qwen2" -o sample.bin \
-    --type q4 --calibrate sample.txt --calibrate-tokens 1024
+    --type q4 --calibrate sample.txt --calibrate-tokens 1100
+try 'what it was calibrated on' 0 '{*' '' "$tlr" inspect sample.bin --json
+json 'what it was calibrated on' out ".provenance.options == {\"type\": \"q4\", \"calibration\":
+    {\"tokens\": 1024, \"text_sha256\": \"$( (sha256sum || shasum -a 256) <sample.txt 2>/dev/null | cut -d' ' -f1)\"}}"
 try 'convert without it' 0 '{*' '*' "$tlr" convert "$folders/tiny-qwen2" -o rounded.bin --type q4 --json
 json 'a 4-bit recipe' out '.types.q4n > 10 and .types.q8p == 1'
 # Its provenance is longer by the text's checksum; a tensor would be thousands of bytes.
@@ -210,7 +222,7 @@ if [ "$more" -ge 0 ] && [ "$more" -lt 512 ] && ! cmp -s sample.bin rounded.bin; 
 fi
 cp sample.bin sample2.bin
 try 'calibrate again' 0 '*' '*' "$tlr" convert "$folders/tiny-qwen2" -o sample.bin \
-    --type q4 --calibrate sample.txt --calibrate-tokens 1024
+    --type q4 --calibrate sample.txt --calibrate-tokens 1100
 same 'the same calibrated bytes again' sample.bin sample2.bin
 printf short >short.txt
 try 'calibration text too short' 1 '' 'tlr: calibration text: expected 512 tokens or more, found *' \
@@ -318,6 +330,8 @@ json 'run --json' run.json '(.ids | length) == .completion_tokens and .completio
     and .prompt_tokens > 3 and (.finish_reason | . == "stop" or . == "length")
     and .load_ms > 0 and .ttft_ms > 0 and .prefill_tok_s > 0 and .decode_tok_s >= 0
     and .peak_rss_bytes > 1000000 and .template != null'
+fields 'run --json' run.json . text ids prompt_tokens completion_tokens finish_reason load_ms ttft_ms first_token_ms \
+    prefill_tok_s decode_tok_s peak_rss_bytes threads cpu kv act ctx template seed
 ids_of() { sed 's/.*"ids": \(\[[^]]*\]\).*/\1/' "$1"; }
 ids_of run.json >ids1
 for option in '-t 1' '-t 2' '--seed 9' '--stats'; do
@@ -446,6 +460,7 @@ try perplexity 0 'perplexity [0-9]*' '*' "$tlr" perplexity "$m" "$folders/make.p
 in=$folders/make.py
 try 'perplexity --json' 0 '{*' '*' "$tlr" perplexity "$m" - --ctx 128 --json --chunks 3
 json 'perplexity --json' out '.ppl > 1 and .tokens == 3 * 63 and .windows == 3 and (.ppl | log) - .nll < 1e-6'
+fields 'perplexity --json' out . ppl ppl_error nll tokens windows ctx all tok_s
 in=/dev/null
 try 'perplexity --all' 0 '{*' '*' "$tlr" perplexity "$m" "$folders/make.py" --ctx 128 --json --chunks 3 --all
 json 'perplexity --all' out '.tokens == 3 * 127 and .all'
@@ -467,6 +482,11 @@ try 'text too short' 1 '' 'tlr: *prompt: has * tokens, and one window takes 128*
 try 'bench --json' 0 '{*' '*' "$tlr" bench "$m" -p 16 -n 8 -r 2 -d 4 --branches 3 --json
 json 'bench --json' out '.prefill_tok_s > 0 and .decode_tok_s > 0 and .stream_gb_s > 0 and .read_gb_s > 0
     and .weight_bytes_per_token > 0 and .peak_rss_bytes > 0 and .load_ms > 0 and .ttft_ms > 0 and .branch_ratio > 0'
+fields 'bench --json' out . model type processor threads cpu n_prompt n_gen depth reps kv act ctx \
+    prefill_tok_s prefill_sd prefill_median prefill_min prefill_max \
+    decode_tok_s decode_sd decode_median decode_min decode_max weight_bytes_per_token read_gb_s stream_gb_s \
+    read_share peak_rss_bytes load_ms ttft_ms first_token_ms branches branch_ratio
+json 'bench says what it did' out '.n_prompt == 16 and .n_gen == 8 and .reps == 2 and .depth == 4 and .branches == 3'
 json 'bench spreads' out '.prefill_min <= .prefill_median and .prefill_median <= .prefill_max and
     .decode_min <= .decode_tok_s and .decode_tok_s <= .decode_max and .first_token_ms > 0 and .act == "int16"'
 try 'bench --profile' 0 '{*' '*' "$tlr" bench "$m" -p 16 -n 8 -r 2 --profile --act int16 --kv f32 --ctx 99 --json
@@ -498,6 +518,10 @@ json 'bench --kernels --json' out '.read_gb_s > 0 and .float_gflop_s > 0 and (.r
           and .ratio_to_ref > 0] | all)
     and ([.rows[] | select(.variant == "ref") | .ratio_to_ref == 1] | length > 0 and all)
     and ([.rows[] | select(.chosen) | .state] | sort) == ["cold", "hot"]'
+fields 'bench --kernels --json' out . processor cpu threads read_gb_s float_gflop_s int_gop_s counters too_large \
+    untimed_slots rows
+fields 'a row of it' out '.rows[0]' slot variant chosen shape rows cols tokens state ns ns_min ns_max bytes ops gb_s \
+    gop_s gop_unit roofline_share ratio_to_ref cycles instructions llc_misses
 case $(cat roof.svg) in '<svg '*rmsnorm*'</svg>') pass ;; *) fail 'roofline plot' "$(head -c 200 roof.svg)" ;; esac
 try 'bench --kernels --csv' 0 'slot,variant,*rmsnorm,ref,*' '*' "$tlr" bench --kernels --op rmsnorm --seconds 0.1 --csv
 try 'bench --kernels --op attend' 0 '{*' '*' "$tlr" bench --kernels --op attend --seconds 0.1 --json

@@ -23,7 +23,6 @@ struct tlr_model *random_model(const char *name, enum tlr_type type);
 void random_model_write(const char *name, enum tlr_type type,
                         const char *path);
 
-/* Session with these options; cpu_level from TLR_CPU, else the best. */
 /* The same with the rows of one tensor changed before they are rounded: rows
  * f32 [n, n_cols], the first of which is row `first`. */
 typedef void edit_rows_fn(float *rows, uint32_t first, uint32_t n,
@@ -46,6 +45,8 @@ struct model_recipe {
 };
 struct tlr_model *recipe_model(const char *name, const struct model_recipe *r);
 
+/* From TLR_CPU, else the best; a session with these options and that level. */
+enum tlr_cpu_level cpu_level(void);
 struct tlr_session *new_session(const struct tlr_model *m,
                                 struct tlr_session_options o);
 

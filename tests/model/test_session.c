@@ -212,6 +212,14 @@ START_TEST(defaults_are_filled_in)
     ck_assert_int_eq(tlr_session_options_used(s)->kv, TLR_KV_F32);
     tlr_session_free(s);
     tlr_model_close(m);
+    for (enum tlr_type type = TLR_Q8; type < TLR_N_TYPES; type++) {
+        m = random_model("tiny-llama", type);
+        s = new_session(m, (struct tlr_session_options){.n_ctx = CTX});
+        ck_assert_int_eq(tlr_session_options_used(s)->act,
+                         type == TLR_Q4N ? TLR_ACT_INT8 : TLR_ACT_INT16);
+        tlr_session_free(s);
+        tlr_model_close(m);
+    }
 }
 END_TEST
 

@@ -169,6 +169,63 @@ START_TEST(hard_heads_are_searched_right)
 }
 END_TEST
 
+/* ---- numbers that are none ---- */
+
+/* Rows 3 and 40 give NaN whatever the hidden state is. */
+static void some_nan(float *rows, uint32_t first, uint32_t n, uint32_t n_cols)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        if (first + i == 3 || first + i == 40) {
+            head_row(rows, i, n_cols)[0] = NAN;
+        }
+    }
+}
+
+static void all_nan(float *rows, uint32_t first, uint32_t n, uint32_t n_cols)
+{
+    (void)first;
+    for (uint32_t i = 0; i < n; i++) {
+        head_row(rows, i, n_cols)[0] = NAN;
+    }
+}
+
+/* NaN is worse than any number, and where there is nothing else the ids are
+ * still ids. */
+START_TEST(nan_never_wins)
+{
+    enum tlr_type type = _i ? TLR_BF16 : TLR_F32;
+    struct tlr_model *m = edited_model("tiny-qwen2", type, "head", some_nan);
+    struct tlr_session *s =
+        new_session(m, (struct tlr_session_options){.n_ctx = 8});
+    int32_t ids[TLR_TOP_MAX];
+    float best[TLR_TOP_MAX];
+    MUST(tlr_decode(s, 1, 0, &must_err));
+    MUST(tlr_top(s, TLR_TOP_MAX, ids, best, &must_err));
+    for (int i = 0; i < TLR_TOP_MAX; i++) {
+        ck_assert(ids[i] != 3 && ids[i] != 40 && isfinite(best[i]));
+        ck_assert(i == 0 || best[i] <= best[i - 1]);
+    }
+    MUST(tlr_run_head(s, &must_err));
+    ck_assert(isnan(tlr_logits(s)[3]) && isnan(tlr_logits(s)[40]));
+    float most = best[0];
+    for (int i = 0; i < 320; i++) {
+        ck_assert(!(tlr_logits(s)[i] > most));
+    }
+    tlr_session_free(s);
+    tlr_model_close(m);
+    m = edited_model("tiny-qwen2", type, "head", all_nan);
+    s = new_session(m, (struct tlr_session_options){.n_ctx = 8});
+    MUST(tlr_decode(s, 1, 0, &must_err));
+    MUST(tlr_top(s, TLR_TOP_MAX, ids, best, &must_err));
+    for (int i = 0; i < TLR_TOP_MAX; i++) {
+        ck_assert_int_eq(ids[i], i);
+        ck_assert(!isnan(best[i]));
+    }
+    tlr_session_free(s);
+    tlr_model_close(m);
+}
+END_TEST
+
 START_TEST(wrong_uses_are_refused)
 {
     struct tlr_model *m = random_model("tiny-llama", TLR_Q8P);
@@ -239,6 +296,7 @@ Suite *suite_top(void)
     tcase_set_timeout(tc, 120);
     tcase_add_loop_test(tc, top_is_the_best_of_all, 0, TLR_N_TYPES);
     tcase_add_loop_test(tc, hard_heads_are_searched_right, 0, N_HARD);
+    tcase_add_loop_test(tc, nan_never_wins, 0, 2);
     tcase_add_test(tc, wrong_uses_are_refused);
     tcase_add_loop_test(tc, sampling_from_the_best, 0, 6);
     suite_add_tcase(s, tc);
