@@ -191,6 +191,23 @@ $(MODEL): models/smollm2-135m-instruct.gguf | tlr
 models/smollm2-135m-instruct.gguf:
 	@sh weights/fetch-model.sh smollm2-135m-instruct.gguf
 
+# ---- the measuring pair: a small model and the same one fine-tuned (bench/pair/README.md)
+PAIR_ADAPTER := bench/pair/adapter/adapter_model.safetensors
+PAIR_ROUTER  := bench/pair/router.bin
+
+pair: ## install what is missing, fetch the base, make models/csqa-slm.bin (with its router) and models/csqa-llm.bin
+	@sh scripts/install-deps.sh run
+	@sh weights/fetch-model.sh smollm2-135m-instruct.gguf
+	@$(MAKE) --no-print-directory tlr
+	@$(MAKE) --no-print-directory models/csqa-slm.bin models/csqa-llm.bin
+
+# A router that is newer makes the model anew: attaching is the last step of making it.
+models/csqa-slm.bin: models/smollm2-135m-instruct.gguf $(wildcard $(PAIR_ROUTER)) | tlr
+	./tlr convert $< -o $@ --type q8
+	@if [ -f $(PAIR_ROUTER) ]; then set -x; ./tlr router attach $@ $(PAIR_ROUTER) || { rm -f $@; exit 1; }; fi
+models/csqa-llm.bin: models/smollm2-135m-instruct.gguf $(PAIR_ADAPTER) | tlr
+	./tlr convert $< -o $@ --type q8 --lora $(dir $(PAIR_ADAPTER))
+
 # ---- installing ------------------------------------------------------------
 prefix  ?= /usr/local
 DESTDIR ?=
@@ -227,6 +244,6 @@ clean: ## remove what make built (models stay)
 help: ## this list
 	@grep -hE '^[a-z][a-z-]*:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 14
 
-.PHONY: FORCE all bench-peers bench-quality profile check check-rooms check-cli check-replay test test-arm fuzz fuzz-run lint demo install uninstall clean help
+.PHONY: FORCE all bench-peers bench-quality profile check check-rooms check-cli check-replay test test-arm fuzz fuzz-run lint demo pair install uninstall clean help
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
