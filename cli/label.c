@@ -22,7 +22,7 @@ struct label_args {
     const char *file, *task, *slm, *llm, *out, *chains, *router, *previous;
     struct cli_session_args session;
     int64_t max_items, completions, completion_tokens, chain_tokens, jobs, seed;
-    double tau;
+    double tau, mix;
     bool raw, json;
 };
 
@@ -59,9 +59,13 @@ static const struct cli_option options[] = {
       .help = "most tokens of one completion", .fallback = "96", .min = 1,
       .max = 1048576 },
     { .name = "chains", .kind = CLI_CHOICE,
-      .at = offsetof(struct label_args, chains), .value = "gold|llm",
-      .help = "where the chains of thought come from: the file, or the large "
-              "model", .fallback = "gold" },
+      .at = offsetof(struct label_args, chains), .value = "gold|llm|mixed",
+      .help = "where the chains of thought come from: the file; the large "
+              "model; both models in turn", .fallback = "gold" },
+    { .name = "mix", .kind = CLI_REAL, .at = offsetof(struct label_args, mix),
+      .value = "S",
+      .help = "with --chains mixed: share of the tokens that the model writes "
+              "whose turn it is not", .fallback = "0.25", .min = 0, .max = 1 },
     { .name = "chain-tokens", .kind = CLI_INT,
       .at = offsetof(struct label_args, chain_tokens), .value = "N",
       .help = "most tokens of a chain that the large model writes",
@@ -70,10 +74,12 @@ static const struct cli_option options[] = {
       .help = "send the prompts as they are, without the chat template" },
     { .name = "router", .kind = CLI_FILE,
       .at = offsetof(struct label_args, router), .value = "ROUTER",
-      .help = "a later round: label case 3 again with this router in the loop" },
+      .help = "finish texts with this router in the loop: in a later round "
+              "(--previous), or for --chains mixed" },
     { .name = "previous", .kind = CLI_FILE,
       .at = offsetof(struct label_args, previous), .value = "DATASET",
-      .help = "with --router: the dataset of the round before" },
+      .help = "a later round: the dataset of the round before, of which case "
+              "3 is labelled again" },
     { .name = "tau", .kind = CLI_REAL, .at = offsetof(struct label_args, tau),
       .value = "T",
       .help = "with --router: trust below which the large model is asked",
@@ -249,6 +255,8 @@ static int open_all(struct work *w, struct tlr_err *err)
         .task = (enum tlr_task_kind)tlr_task_find(a->task),
         .raw = a->raw,
         .llm_chains = strcmp(a->chains, "llm") == 0,
+        .mixed_chains = strcmp(a->chains, "mixed") == 0,
+        .mix = a->mix,
         .n_completions = (uint32_t)a->completions,
         .completion_tok = (uint32_t)a->completion_tokens,
         .chain_tok = (uint32_t)a->chain_tokens,
@@ -388,10 +396,15 @@ static int label(const void *args, struct tlr_err *err)
 {
     const struct label_args *a = args;
     struct work w = { .args = a };
-    if (!a->router != !a->previous)
+    bool mixed = strcmp(a->chains, "mixed") == 0;
+    if (a->previous && (!a->router || mixed))
         return tlr_err_set(err, TLR_EUSAGE,
-                           "--router and --previous belong together; give both "
-                           "or none");
+                           "--previous: a later round needs --router and the "
+                           "first round's --chains gold or llm");
+    if (a->router && !a->previous && !mixed)
+        return tlr_err_set(err, TLR_EUSAGE,
+                           "--router: needs --previous or --chains mixed; the "
+                           "first round has no router");
     int rc = open_all(&w, err);
     if (!rc)
         rc = label_all(&w, err);
@@ -413,7 +426,10 @@ const struct cli_verb cli_verb_label = {
              "choices.text, answerKey and cot; for gsm8k problem and solution, "
              "or prompt, cot and answerKey. Without chains the large model "
              "writes them (--chains llm), and labels say where the small one "
-             "agrees.\n\n"
+             "agrees. With --chains mixed both write in turn, as they will "
+             "where the router is used; where they differ, the text is "
+             "finished behind either's token, and the large one should be "
+             "asked where only that answers right.\n\n"
              "Rows are written question by question, in order, and do not "
              "depend on --jobs. After Ctrl-C or a kill the same command goes "
              "on where it stopped. With --json the object has questions, "

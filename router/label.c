@@ -171,10 +171,8 @@ static int ask_everywhere(struct tlr_labeller *l, struct tlr_label_rows *out,
     return rc;
 }
 
-/* Marks the positions to complete: of those with both models wrong the ones with
- * the smallest hashes.  Returns how many are open altogether. */
-static uint32_t choose(const struct tlr_label_options *o, uint32_t group,
-                       struct tlr_label_rows *out)
+uint32_t tlr_label_choose(const struct tlr_label_options *o, uint32_t group,
+                          struct tlr_label_rows *out)
 {
     uint32_t n_open = 0, n_chosen = 0;
     for (uint32_t i = 0; i < out->n; i++) {
@@ -211,9 +209,12 @@ static int complete_all(struct tlr_labeller *l, const struct tlr_item *item,
 {
     int rc = 0;
     for (uint32_t i = out->n; i-- > 0 && !rc;) {
-        if (out->rows[i].what == TLR_CASE_OUTCOME) {
-            rc = tlr_label_complete(l, item, &out->rows[i],
+        struct tlr_row *row = &out->rows[i];
+        bool is_right = false;
+        if (row->what == TLR_CASE_OUTCOME) {
+            rc = tlr_label_complete(l, item, row->pos, row->slm, &is_right,
                                     &out->n_completion_tok, err);
+            row->label = is_right;
         }
     }
     return rc;
@@ -233,6 +234,9 @@ static int label_anew(struct tlr_labeller *l, const struct tlr_item *item,
     if (rc) {
         return rc;
     }
+    if (l->options->mixed_chains) {
+        return tlr_label_mixed(l, item, group, out, err);
+    }
     const struct tlr_generation *g = tlr_model_generation(l->slm);
     for (uint32_t i = 0; i < out->n; i++) {
         struct tlr_row *row = &out->rows[i];
@@ -242,7 +246,7 @@ static int label_anew(struct tlr_labeller *l, const struct tlr_item *item,
         row->what = (uint8_t)tlr_label_decide(g, row->gold, row->slm, row->llm,
                                               &row->label);
     }
-    choose(l->options, group, out);
+    tlr_label_choose(l->options, group, out);
     return complete_all(l, item, out, err);
 }
 
@@ -302,7 +306,8 @@ int tlr_label_check(const struct tlr_items *items,
                     const struct tlr_label_options *options,
                     struct tlr_err *err)
 {
-    for (size_t i = 0; i < items->n && !options->llm_chains; i++) {
+    for (size_t i = 0; i < items->n && !options->llm_chains && !options->mixed_chains;
+         i++) {
         if (!items->items[i].chain) {
             return tlr_err_set(err, TLR_EFORMAT,
                                "%s: line %zu: cot: expected a gold chain of "
@@ -322,7 +327,8 @@ uint64_t tlr_label_source(const struct tlr_labeller *l,
     const uint64_t parts[] = {
         items->hash, who, o->task, o->raw, o->llm_chains, o->n_completions,
         o->n_completions ? o->completion_tok : 0,
-        o->llm_chains ? o->chain_tok : 0, o->seed, o->round, s->n_ctx,
+        o->llm_chains || o->mixed_chains ? o->chain_tok : 0, o->mixed_chains,
+        o->mixed_chains ? (uint64_t)(o->mix * 1e9) : 0, o->seed, o->round, s->n_ctx,
         (uint64_t)s->kv, (uint64_t)s->act};
     uint64_t h = 0;
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
@@ -336,7 +342,7 @@ int tlr_label_item(struct tlr_labeller *l, const struct tlr_item *item,
                    struct tlr_err *err)
 {
     out->n = 0;
-    int rc = tlr_label_encode(l, item, err);
+    int rc = tlr_label_encode(l, item, group, err);
     if (rc) {
         return rc;
     }

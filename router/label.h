@@ -19,6 +19,13 @@
  * Without gold chains the large model writes them; then it is right by
  * definition and case 3 does not occur.
  *
+ * Mixed chains are what a router will meet: text that both models wrote in turn
+ * (label_mixed.c).  There is no gold token in it; what counts is what one question
+ * to the large model is worth.  Where the two differ, the text is finished twice,
+ * behind the small model's token and behind the large one's: 0 only if the second
+ * answers right and the first does not.  This is the preference that CITER's
+ * routing policy is trained for (section 3.2), measured and not assumed.
+ *
  * An item's rows depend on nothing but the item, its number and the options.
  */
 #ifndef TLR_ROUTER_LABEL_H
@@ -38,6 +45,8 @@ struct tlr_label_options {
     enum tlr_task_kind task; /* csqa or gsm8k */
     bool raw;                /* prompts as they are, no chat template */
     bool llm_chains;         /* the large model writes the chains */
+    bool mixed_chains;       /* both do */
+    double mix;              /* share of positions where the other one does */
     uint32_t n_completions;  /* of an item, at most */
     uint32_t completion_tok; /* most tokens of one */
     uint32_t chain_tok;      /* most tokens of a chain that the LLM writes */
@@ -75,8 +84,9 @@ struct tlr_labeller {
     const struct tlr_model *slm;
     struct tlr_session *session; /* over slm; labelling moves its timeline */
     struct tlr_expert *expert;
-    const struct tlr_policy *policy; /* in later rounds, else NULL */
-    const struct tlr_dataset *previous; /* likewise: the round before */
+    const struct tlr_policy *policy; /* in later rounds and for mixed chains;
+                                        NULL: the small model goes on alone */
+    const struct tlr_dataset *previous; /* in later rounds: the one before */
     struct tlr_ids ids;   /* scratch from here on: prompt and chain */
     size_t n_prompt;
     struct tlr_ids reply; /* a completion */

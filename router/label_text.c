@@ -108,7 +108,7 @@ static int write_chain(struct tlr_labeller *l, struct tlr_err *err)
 }
 
 int tlr_label_encode(struct tlr_labeller *l, const struct tlr_item *item,
-                     struct tlr_err *err)
+                     uint32_t group, struct tlr_err *err)
 {
     uint32_t n_ctx = tlr_session_options_used(l->session)->n_ctx;
     l->ids.n = 0;
@@ -120,6 +120,8 @@ int tlr_label_encode(struct tlr_labeller *l, const struct tlr_item *item,
     }
     if (!rc && l->options->llm_chains) {
         rc = write_chain(l, err);
+    } else if (!rc && l->options->mixed_chains) {
+        rc = tlr_label_write_mixed(l, group, err);
     } else if (!rc) {
         rc = encode_chain(l, item, err);
         int32_t end = end_of_turn(l);
@@ -203,18 +205,18 @@ static int text_of(struct tlr_labeller *l, const int32_t *ids, size_t n,
 }
 
 int tlr_label_complete(struct tlr_labeller *l, const struct tlr_item *item,
-                       struct tlr_row *row, uint64_t *n_tok,
-                       struct tlr_err *err)
+                       uint32_t pos, int32_t token, bool *is_right,
+                       uint64_t *n_tok, struct tlr_err *err)
 {
     uint32_t n_ctx = tlr_session_options_used(l->session)->n_ctx;
-    struct writer w = {l, NULL, row->slm};
+    struct writer w = {l, NULL, token};
     size_t len = 0;
     l->reply.n = 0;
-    int rc = tlr_rewind(l->session, row->pos, err);
+    int rc = tlr_rewind(l->session, pos, err);
     for (uint32_t i = 0; !rc && !ends(l, w.id); i++) {
         rc = tlr_ids_push(&l->reply, w.id, err);
         if (rc || i == l->options->completion_tok ||
-            row->pos + l->reply.n >= n_ctx) {
+            pos + l->reply.n >= n_ctx) {
             break;
         }
         rc = l->policy ? next_joint(&w, err) : next_alone(&w, err);
@@ -222,14 +224,13 @@ int tlr_label_complete(struct tlr_labeller *l, const struct tlr_item *item,
     }
     tlr_joint_free(w.joint);
     if (!rc) {
-        rc = text_of(l, l->ids.ids + l->n_prompt, row->pos - l->n_prompt, &len,
-                     err);
+        rc = text_of(l, l->ids.ids + l->n_prompt, pos - l->n_prompt, &len, err);
     }
     if (!rc) {
         rc = text_of(l, l->reply.ids, l->reply.n, &len, err);
     }
     if (!rc) {
-        row->label = tlr_item_right(item, l->options->task, l->text, len, false);
+        *is_right = tlr_item_right(item, l->options->task, l->text, len, false);
     }
     return rc;
 }

@@ -443,6 +443,8 @@ try 'label the rest' 0 '20 of 20 questions in jobs.tlrd, 12 of them now*' 'jobs.
 try 'label nothing more' 0 '20 of 20 questions in jobs.tlrd, 0 of them now*' '*' label jobs.tlrd --max-items 20
 try 'label, another seed' 1 '' 'tlr: jobs.tlrd: *' label jobs.tlrd --seed 2
 try 'label --chains llm' 0 '*3  both wrong, finished   0*' '*' label llm.tlrd --max-items 3 --chains llm --chain-tokens 20
+try 'label --chains mixed' 0 '*2  only large model right 0*' '*' label mix.tlrd --max-items 3 --chains mixed --mix 0.5 --chain-tokens 20
+try 'label --chains mixed --previous' 2 '' 'tlr: --previous: a later round needs*' label x.tlrd --chains mixed --router r --previous p
 sed 's/"cot":/"cut":/' sums.jsonl | head -n 3 >cut.jsonl
 try 'label without chains' 1 '' 'tlr: cut.jsonl: line 1: cot: expected a gold chain of thought, found nothing*--chains llm*' \
     "$tlr" label cut.jsonl --task gsm8k --slm "$m" --llm "model:$m" -o x.tlrd
@@ -450,7 +452,7 @@ try 'label without chains' 1 '' 'tlr: cut.jsonl: line 1: cot: expected a gold ch
 try 'label, a field is missing' 1 '' 'tlr: short.jsonl: line 3: answerKey: expected a string, found nothing*' \
     "$tlr" label short.jsonl --task gsm8k --slm "$m" --llm "model:$m" -o x.tlrd
 llm=q2.bin try 'label, another vocabulary' 1 '' 'tlr: *q2.bin: *the same tokenizer*' label x.tlrd
-try 'label, a later round without labels' 2 '' 'tlr: --router and --previous belong together*' label x.tlrd --router r
+try 'label, a later round without labels' 2 '' 'tlr: --router: needs --previous or --chains mixed*' label x.tlrd --router r
 try 'label, no such model kind' 2 '' "tlr: --llm: expected model:FILE, found 'big'*" \
     "$tlr" label sums.jsonl --task gsm8k --slm "$m" --llm big -o x.tlrd
 if [ -e x.tlrd ]; then fail 'a refused label leaves a file'; else pass; fi

@@ -292,6 +292,101 @@ START_TEST(chains_by_the_large_model)
 }
 END_TEST
 
+/* ---- chains that both write ---- */
+
+/* Who writes position n: the hash of label_mixed.c, by its words. */
+static bool naive_swapped(const struct setting *t, uint32_t group, uint32_t n)
+{
+    uint64_t h = tlr_hash_u64(tlr_hash_u64(t->o.seed ^ 0x6d6978, group), n);
+    return ldexp((double)(h >> 11), -53) < t->o.mix;
+}
+
+static void naive_mixed(struct naive *v, const struct setting *t,
+                        const struct tlr_item *item, uint32_t group)
+{
+    struct tlr_err err = TLR_ERR_INIT;
+    const struct tlr_tokenizer *tok = tlr_model_tokenizer(v->m);
+    int32_t end = tlr_token_find(tok, "<|im_end|>", 10);
+    naive_ids(v, item);
+    v->n = v->n_prompt;
+    struct tlr_session *s = naive_session(v, v->n);
+    for (uint32_t i = 0; i < t->o.chain_tok; i++) {
+        char letter = (char)('a' + v->n % 26);
+        int32_t own = tlr_argmax(tlr_logits(s), tlr_model_n_ids(v->m));
+        int32_t other = v->n >= 100 ? end : tlr_token_find(tok, &letter, 1);
+        int32_t id = naive_swapped(t, group, v->n) ? other : own;
+        v->ids[v->n++] = id;
+        if (id == end) {
+            break;
+        }
+        must(tlr_decode(s, id, TLR_STEP_LOGITS, &err), &err);
+    }
+    tlr_session_free(s);
+}
+
+/* Labels of the rows where the models differ, in the order of their hashes. */
+static void check_worth(const struct naive *v, const struct tlr_item *item,
+                        const struct tlr_label_rows *rows, struct ranked *open,
+                        uint32_t n_open, uint64_t *n_by_label)
+{
+    qsort(open, n_open, sizeof *open, by_hash);
+    uint32_t n = v->o->n_completions < n_open ? v->o->n_completions : n_open;
+    for (uint32_t i = 0; i < n_open; i++) {
+        const struct tlr_row *row = &rows->rows[open[i].row];
+        ck_assert_int_eq(row->what,
+                         i < n ? TLR_CASE_OUTCOME : TLR_CASE_OPEN);
+        ck_assert_float_eq(row->weight,
+                           i < n ? (float)n_open / (float)n : 0);
+        if (i < n) {
+            bool kept = naive_completes(v, item, row->pos, row->slm);
+            bool asked = naive_completes(v, item, row->pos, row->llm);
+            ck_assert_int_eq(row->label, kept || !asked);
+            n_by_label[row->label]++;
+        }
+    }
+}
+
+START_TEST(mixed_chains_weigh_one_question)
+{
+    struct tlr_err err = TLR_ERR_INIT;
+    struct setting t;
+    struct tlr_label_rows rows = {0};
+    uint64_t n_by_label[2] = {0}, n_agree = 0;
+    setting_begin(&t);
+    t.o.mixed_chains = true;
+    t.o.mix = 0.4;
+    t.o.n_completions = 20;
+    for (uint32_t g = 0; g < N_ITEMS; g++) {
+        struct naive v = {.m = t.m, .o = &t.o};
+        struct ranked open[600];
+        uint32_t n_open = 0;
+        naive_mixed(&v, &t, &t.q->items[g], g);
+        must(tlr_label_item(&t.labellers[0], &t.q->items[g], g, &rows, &err), &err);
+        ck_assert_uint_eq(t.labellers[0].ids.n, v.n);
+        ck_assert_mem_eq(t.labellers[0].ids.ids, v.ids, v.n * sizeof *v.ids);
+        ck_assert_uint_eq(rows.n, v.n - v.n_prompt);
+        for (uint32_t i = 0; i < rows.n; i++) {
+            const struct tlr_row *row = &rows.rows[i];
+            ck_assert_int_eq(row->gold, v.ids[v.n_prompt + i]);
+            if (row->slm != row->llm) {
+                open[n_open++] = (struct ranked){
+                    tlr_hash_u64(tlr_hash_u64(t.o.seed, g), row->pos), i};
+                continue;
+            }
+            n_agree++;
+            ck_assert_int_eq(row->what, TLR_CASE_SLM_RIGHT);
+            ck_assert_int_eq(row->label, 1);
+        }
+        check_worth(&v, &t.q->items[g], &rows, open, n_open, n_by_label);
+    }
+    ck_assert_uint_gt(n_agree, 10);
+    ck_assert_uint_gt(n_by_label[0], 3);
+    ck_assert_uint_gt(n_by_label[1], 3);
+    tlr_label_rows_clear(&rows);
+    setting_end(&t);
+}
+END_TEST
+
 START_TEST(missing_chains_are_named)
 {
     struct setting t;
@@ -339,6 +434,7 @@ Suite *suite_label(void)
     tcase_add_test(t, cases_equal_a_naive_making);
     tcase_add_test(t, decisions);
     tcase_add_test(t, chains_by_the_large_model);
+    tcase_add_test(t, mixed_chains_weigh_one_question);
     tcase_add_test(t, missing_chains_are_named);
     tcase_add_test(t, memory_may_run_out);
     suite_add_tcase(s, t);
