@@ -201,6 +201,44 @@ START_TEST(passes_do_not_change_the_model)
 }
 END_TEST
 
+/* ---- verification ---- */
+
+static const struct tlr_source_ops *honest;
+
+/* The o matrices with their signs turned. */
+static int read_turned(struct tlr_source *src, uint32_t i, uint32_t row,
+                       uint32_t n, float *out, struct tlr_err *err)
+{
+    struct tlr_tensor_want want;
+    tlr_config_tensor(&src->config, i, &want);
+    int rc = honest->read_rows(src, i, row, n, out, err);
+    for (uint32_t k = 0; strstr(want.name, ".o") && k < n * want.n_cols; k++) {
+        out[k] = -out[k];
+    }
+    return rc;
+}
+
+START_TEST(verify_knows_a_calibrated_row)
+{
+    struct tlr_err err = TLR_ERR_INIT;
+    struct tlr_source *src = NULL;
+    const char *bin = tmp_path("turned.bin");
+    write_text();
+    struct tlr_convert_options o = recipe(TLR_RECIPE_Q4, true);
+    make_model(bin, &o);
+    ck_assert_msg(!tlr_source_open(&src, FOLDER, &err), "%s", err.text);
+    ck_assert_msg(!tlr_convert_verify(src, bin, &o, &err), "%s", err.text);
+    honest = src->ops;
+    struct tlr_source_ops turned = *honest;
+    turned.read_rows = read_turned;
+    src->ops = &turned;
+    int rc = tlr_convert_verify(src, bin, &o, &err);
+    expect_error("turned", rc, &err, TLR_EMISMATCH, "tensor blk.0.o ");
+    src->ops = honest;
+    tlr_source_close(src);
+}
+END_TEST
+
 Suite *suite_calibrate(void);
 Suite *suite_calibrate(void)
 {
@@ -209,6 +247,7 @@ Suite *suite_calibrate(void)
     tcase_set_timeout(tc, 300);
     tcase_add_test(tc, each_matrix_gains_on_its_own_inputs);
     tcase_add_test(tc, passes_do_not_change_the_model);
+    tcase_add_test(tc, verify_knows_a_calibrated_row);
     suite_add_tcase(suite, tc);
     return suite;
 }

@@ -276,6 +276,34 @@ START_TEST(errors_cancel)
 }
 END_TEST
 
+/* Descent from numbers that were rounded to the nearest: they must move. */
+START_TEST(descent_moves_numbers)
+{
+    struct tlr_rng rng = {.seed = tlr_test_seed() + 3};
+    struct tlr_err err = TLR_ERR_INIT;
+    struct tlr_factor f;
+    static float w[ROWS * N], g[ROWS * N], scratch[ROWS * N];
+    static uint8_t band[N / 32 * 288], plain[N / 32 * 288];
+    float *h = make_h(&rng);
+    for (int i = 0; i < ROWS * N; i++)
+        w[i] = tlr_rng_normal(&rng);
+    tlr_band_encode(TLR_Q4N, plain, w, ROWS, N);
+    memcpy(band, plain, sizeof band);
+    ck_assert_msg(tlr_factor_make(&f, h, N, &err) == 0, "%s", err.text);
+    tlr_refine_band(&f, band, w, g, scratch, ROWS);
+    double before = loss(h, w, plain), after = loss(h, w, band);
+    int n_moved = 0; /* pairs of numbers; the first 32 bytes are scales */
+    for (int i = 0; i < N / 32 * 288; i++)
+        n_moved += i % 288 >= 32 && band[i] != plain[i];
+    printf("compensate: descent alone leaves %.3f of the loss and moves %d of "
+           "%d pairs of numbers\n", after / before, n_moved, ROWS * N / 2);
+    ck_assert_msg(after < 0.5 * before, "%g, before %g", after, before);
+    ck_assert_int_gt(n_moved, ROWS * N / 2 / 40);
+    tlr_factor_clear(&f);
+    tlr_free(h);
+}
+END_TEST
+
 /* Inputs that never were (a dead channel) and all-zero weights. */
 START_TEST(nothing_to_go_by)
 {
@@ -401,6 +429,7 @@ Suite *suite_compensate(void)
     tcase_add_test(tc, factor_is_what_it_says);
     tcase_add_test(tc, numbers_are_the_methods);
     tcase_add_test(tc, errors_cancel);
+    tcase_add_test(tc, descent_moves_numbers);
     tcase_add_test(tc, nothing_to_go_by);
     tcase_add_test(tc, a_text_changes_the_body_alone);
     tcase_add_test(tc, calibration_is_refused_and_stopped);
