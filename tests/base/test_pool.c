@@ -201,6 +201,37 @@ START_TEST(threads_begin_with_their_own_part)
 }
 END_TEST
 
+struct wait {
+    atomic_int n_done;
+    int item, n_items;
+};
+
+/* One item ends only when all others have. */
+static void wait_for_others(void *ctx, int item, int thread)
+{
+    struct wait *w = ctx;
+    (void)thread;
+    while (item == w->item && atomic_load(&w->n_done) < w->n_items - 1) {
+        sched_yield();
+    }
+    atomic_fetch_add(&w->n_done, 1);
+}
+
+/* Whichever thread is held up, by whichever item, others take what it leaves;
+ * else this does not end. */
+START_TEST(items_are_stolen)
+{
+    struct tlr_pool *pool = new_pool(_i);
+    enum { ITEMS = 24 };
+    for (int item = 0; item < ITEMS; item++) {
+        struct wait w = {.item = item, .n_items = ITEMS};
+        tlr_pool_run(pool, wait_for_others, &w, ITEMS);
+        ck_assert_int_eq(atomic_load(&w.n_done), ITEMS);
+    }
+    tlr_pool_free(pool);
+}
+END_TEST
+
 static void *use_own_pool(void *arg)
 {
     struct tlr_pool *pool = arg;
@@ -289,6 +320,10 @@ Suite *suite_pool(void)
 #if defined(__GLIBC__) && UINTPTR_MAX > UINT32_MAX
     tcase_add_test(t, threads_run_out);
 #endif
+    suite_add_tcase(s, t);
+    t = tcase_create("stealing");
+    tcase_set_timeout(t, 60); /* a failure is a wait without end */
+    tcase_add_loop_test(t, items_are_stolen, 2, 5);
     suite_add_tcase(s, t);
     return s;
 }

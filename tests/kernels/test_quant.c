@@ -277,6 +277,55 @@ static double squared_error(const float *x, const float *y)
     return sum;
 }
 
+/* Squared error when the numbers nearest for scale `first` get the scale that
+ * suits them best. */
+static double error_of_scale(const float *x, double first)
+{
+    double xx = 0, xl = 0, ll = 0;
+    for (int c = 0; c < 32; c++) {
+        double v = (double)x[c] / first, level = 0, least = INFINITY;
+        for (int i = 0; i < 16; i++) {
+            double e = fabs(v - tlr_q4n_levels[i]);
+            level = e < least ? tlr_q4n_levels[i] : level;
+            least = fmin(least, e);
+        }
+        xx += (double)x[c] * (double)x[c];
+        xl += (double)x[c] * level;
+        ll += level * level;
+    }
+    return xx - xl * xl / ll;
+}
+
+/* No scale that puts the extreme between the levels 100 and 142, on either
+ * side, would have been better (but for f16). */
+START_TEST(q4n_takes_the_best_scale)
+{
+    struct tlr_rng rng = {.seed = tlr_test_seed() + 9};
+    int n_sides[2] = {0, 0};
+    for (int k = 0; k < 200; k++) {
+        float x[32], back[32], extreme = 0;
+        uint8_t tile[288];
+        for (int c = 0; c < 32; c++) {
+            x[c] = tlr_rng_normal(&rng);
+            extreme = fabsf(x[c]) > fabsf(extreme) ? x[c] : extreme;
+        }
+        tlr_band_encode(TLR_Q4N, tile, x, 1, 32);
+        tlr_row_decode(TLR_Q4N, back, tile, 0, 32);
+        double ours = squared_error(x, back), best[2] = {INFINITY, INFINITY};
+        for (int i = 0; i < 16; i++) {
+            double end = (100 + 6 * (i / 2)) * (i % 2 ? 1 : -1);
+            double e = error_of_scale(x, (double)extreme / end);
+            best[i % 2] = fmin(best[i % 2], e);
+        }
+        double least = fmin(best[0], best[1]);
+        ck_assert_msg(ours <= 1.005 * least, "block %d: error %g, possible %g",
+                      k, ours, least);
+        n_sides[best[1] < 0.99 * best[0]]++;
+    }
+    ck_assert(n_sides[0] > 20 && n_sides[1] > 20);
+}
+END_TEST
+
 /* Every number is the nearest one for its scale, and over blocks of one size
  * the rounding is no worse than GGML's own. */
 START_TEST(q4n_rounds_well)
@@ -329,6 +378,7 @@ Suite *suite_quant(void)
     tcase_add_loop_test(tc, rounding_stays_near, 0, 4);
     tcase_add_test(tc, q4n_is_iq4_nl);
     tcase_add_test(tc, q4n_rounds_well);
+    tcase_add_test(tc, q4n_takes_the_best_scale);
     suite_add_tcase(suite, tc);
     return suite;
 }

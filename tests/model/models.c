@@ -172,21 +172,11 @@ struct tlr_model *edited_model(const char *name, enum tlr_type type,
                                   .type = type, .edits = {{tensor, edit}}});
 }
 
-enum tlr_cpu_level cpu_level(void)
-{
-    const char *name = getenv("TLR_CPU");
-    enum tlr_cpu_level level = tlr_cpu_detect();
-    if (name) {
-        ck_assert_msg(tlr_cpu_level_parse(name, &level), "TLR_CPU=%s", name);
-    }
-    return level;
-}
-
 struct tlr_session *new_session(const struct tlr_model *m,
                                 struct tlr_session_options o)
 {
     struct tlr_err err = TLR_ERR_INIT;
-    o.cpu_level = (int)cpu_level();
+    o.cpu_level = (int)tlr_test_cpu_level();
     struct tlr_session *s = NULL;
     must(tlr_session_new(&s, m, &o, &err), &err);
     return s;

@@ -8,6 +8,7 @@
 #include "engine/head.h"
 #include "engine/tlr.h"
 #include "kernels/kernels.h"
+#include "tests/support/cpu.h"
 #include "tests/support/tlr_check.h"
 
 enum { GOLDEN_SEED = 7, GOLDEN_TOK = 4096 };
@@ -45,8 +46,7 @@ struct model_recipe {
 };
 struct tlr_model *recipe_model(const char *name, const struct model_recipe *r);
 
-/* From TLR_CPU, else the best; a session with these options and that level. */
-enum tlr_cpu_level cpu_level(void);
+/* A session with these options at the level of TLR_CPU. */
 struct tlr_session *new_session(const struct tlr_model *m,
                                 struct tlr_session_options o);
 

@@ -76,7 +76,7 @@ START_TEST(blocks_hold_what_was_stored)
     enum tlr_kv_type type = (enum tlr_kv_type)(TLR_KV_F32 + _i);
     struct tlr_rng rng = {.seed = tlr_test_seed()};
     struct tlr_kernels kernels;
-    tlr_kernels_init(&kernels, cpu_level());
+    tlr_kernels_init(&kernels, tlr_test_cpu_level());
     for (int d = 0; d < N_DIMS; d++) {
         static float keys[POS][MAX_DIM], values[POS][MAX_DIM];
         static uint8_t k[POS * MAX_DIM * 4], v[POS * MAX_DIM * 4];
