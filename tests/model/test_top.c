@@ -166,6 +166,10 @@ START_TEST(hard_heads_are_searched_right)
            (unsigned long long)c.n_survivors, (unsigned long long)c.n_full);
     check_model(m, (struct tlr_session_options){.act = TLR_ACT_INT16});
     tlr_model_close(m);
+    /* the same rows for hidden states that they did not make */
+    m = edited_model("tiny-qwen2", TLR_Q8P, "head", hard[_i].edit);
+    check_model(m, (struct tlr_session_options){.n_threads = 2});
+    tlr_model_close(m);
 }
 END_TEST
 
