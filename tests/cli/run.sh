@@ -87,7 +87,7 @@ try 'wrong verb' 2 '' "tlr: there is no verb 'rnu'; did you mean run?*" "$tlr" r
 try 'far verb' 2 '' "tlr: there is no verb 'xyzzy'; tlr --help*" "$tlr" xyzzy
 try 'option first' 2 '' 'tlr: unknown option --json; options stand after*' "$tlr" --json run
 try 'help of nothing' 2 '' "tlr: there is no verb 'zz'*" "$tlr" help zz
-verbs='convert inspect run chat tokenize detokenize perplexity bench label'
+verbs='convert inspect run chat tokenize detokenize perplexity bench label train'
 for v in $verbs; do
     try "$v --help" 0 "usage: tlr $v*--help*examples:*" '' "$tlr" "$v" --help
     try "$v --nope" 2 '' 'tlr: unknown option --zzzzz*' "$tlr" "$v" --zzzzz
@@ -456,6 +456,39 @@ try 'label, a later round without labels' 2 '' 'tlr: --router: needs --previous 
 try 'label, no such model kind' 2 '' "tlr: --llm: expected model:FILE, found 'big'*" \
     "$tlr" label sums.jsonl --task gsm8k --slm "$m" --llm big -o x.tlrd
 if [ -e x.tlrd ]; then fail 'a refused label leaves a file'; else pass; fi
+
+# ---- train -------------------------------------------------------------------
+try 'convert a doubtful twin' 0 '*' '*' "$tlr" convert "$folders/tiny-llama" -o rough.bin --type q4-plain
+llm=rough.bin try 'label both classes' 0 '20 of 20 questions*' '*' label both.tlrd --chains llm --chain-tokens 20 --max-items 20
+train() { "$tlr" train both.tlrd --hidden 8 --epochs 3 -o "$@"; }
+try train 0 '340 rows trained on, 60 of 3 questions held out*mlp *entropy *' '*' train r1.bin
+try 'train --json' 0 '{*' '*' train r2.bin --threads 1 --json
+json 'train --json' out '.rows == 400 and .rows_trained == 340 and .questions_held_out == 3 and .policy == "mlp" and
+    .auroc > 0 and .temperature > 0 and (.signals | length) == 4 and (.shares | length) == 10 and .resumed_at == 0'
+same 'train is repeatable' r1.bin r2.bin
+if [ -e r2.bin.ckpt ]; then fail 'train leaves its checkpoint'; else pass; fi
+for policy in mlp+ deferral; do
+    try "train --policy $policy" 0 "*$policy *" '*' train r3.bin --policy $policy --for "$m"
+done
+try 'train --loss bt' 0 '*mlp *' '*' train r3.bin --loss bt --pos-weight auto
+try 'train for another model' 1 '' 'tlr: both.tlrd: labelled with the model of fingerprint * but rough.bin has *' \
+    train x.bin --for rough.bin
+try 'train on one class' 1 '' 'tlr: dataset: all * rows * have label 0; *' "$tlr" train jobs.tlrd -o x.bin
+head -c 20000 both.tlrd >torn.tlrd
+try 'train on a torn dataset' 1 '' 'tlr: torn.tlrd: dataset is cut short or damaged at byte *' "$tlr" train torn.tlrd -o x.bin
+try 'train on something else' 1 '' 'tlr: sums.jsonl: is no dataset that tlr label wrote' "$tlr" train sums.jsonl -o x.bin
+try 'train, deferral has its loss' 2 '' 'tlr: --loss: the deferral head *' train x.bin --policy deferral --loss bt
+try 'train, odd weight' 2 '' "tlr: --pos-weight: expected auto or a number *, found 'much'*" train x.bin --pos-weight much
+if [ -e x.bin ]; then fail 'a refused train leaves a file'; else pass; fi
+# Killed between two checkpoints, it goes on to the same bits.
+"$tlr" train both.tlrd -o long.bin --hidden 8 --epochs 400 --patience 400 --json >out 2>err || fail 'long train' "$(cat err)"
+"$tlr" train both.tlrd -o killed.bin --hidden 8 --epochs 400 --patience 400 >killed.out 2>&1 &
+killed=$! waited=0
+while [ ! -e killed.bin.ckpt ] && [ $waited -lt 300 ] && kill -0 $killed 2>/dev/null; do sleep 0.02; waited=$((waited + 1)); done
+kill -9 $killed 2>/dev/null
+wait $killed 2>/dev/null
+try 'a killed train goes on' 0 '{*' '*' "$tlr" train both.tlrd -o killed.bin --hidden 8 --epochs 400 --patience 400 --json
+same 'a killed train ends with the same bits' long.bin killed.bin
 
 # ---- perplexity and bench ---------------------------------------------------
 try perplexity 0 'perplexity [0-9]*' '*' "$tlr" perplexity "$m" "$folders/make.py" --ctx 128
