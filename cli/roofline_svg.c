@@ -6,32 +6,18 @@
  * A point's tooltip says what it is, so the picture needs no labels.
  */
 #include <math.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <string.h>
 
-#include "base/file.h"
 #include "cli/bench_kernels.h"
+#include "cli/svg.h"
 
 enum { WIDTH = 960, HEIGHT = 620, LEFT = 80, RIGHT = 150, TOP = 40, BOTTOM = 60 };
 
 struct plot {
-    struct tlr_out *out;
-    struct tlr_err *err;
-    int rc;
+    struct cli_svg svg;
     double x0, x1, y0, y1; /* log10 */
 };
 
-static void TLR_PRINTF(2, 3) put(struct plot *p, const char *fmt, ...)
-{
-    char text[512];
-    va_list ap;
-    va_start(ap, fmt);
-    int n = vsnprintf(text, sizeof text, fmt, ap);
-    va_end(ap);
-    if (!p->rc && n > 0)
-        p->rc = tlr_out_write(p->out, text, (size_t)n, p->err);
-}
+#define put(plot, ...) cli_svg_put(&(plot)->svg, __VA_ARGS__)
 
 static double at_x(const struct plot *p, double v)
 {
@@ -159,10 +145,10 @@ int cli_roofline_svg(const char *path, const struct tlr_roofline *roof,
                      const struct tlr_kernel_row *rows, size_t n_rows,
                      struct tlr_err *err)
 {
-    struct plot p = { .err = err };
-    p.rc = tlr_out_begin(&p.out, path, err);
-    if (p.rc)
-        return p.rc;
+    struct plot p = { .x0 = 0 };
+    int rc = cli_svg_begin(&p.svg, path, err);
+    if (rc)
+        return rc;
     set_range(&p, roof, rows, n_rows);
     axes(&p);
     roof_line(&p, roof->read_gb_s, roof->float_gflop_s, "f32", "#444");
@@ -170,10 +156,5 @@ int cli_roofline_svg(const char *path, const struct tlr_roofline *roof,
     for (size_t i = 0; i < n_rows; i++)
         point(&p, &rows[i]);
     legend(&p, roof);
-    put(&p, "</svg>\n");
-    if (p.rc) {
-        tlr_out_abort(p.out);
-        return p.rc;
-    }
-    return tlr_out_commit(p.out, err);
+    return cli_svg_end(&p.svg);
 }

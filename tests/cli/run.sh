@@ -87,7 +87,7 @@ try 'wrong verb' 2 '' "tlr: there is no verb 'rnu'; did you mean run?*" "$tlr" r
 try 'far verb' 2 '' "tlr: there is no verb 'xyzzy'; tlr --help*" "$tlr" xyzzy
 try 'option first' 2 '' 'tlr: unknown option --json; options stand after*' "$tlr" --json run
 try 'help of nothing' 2 '' "tlr: there is no verb 'zz'*" "$tlr" help zz
-verbs='convert inspect run chat tokenize detokenize perplexity bench label train'
+verbs='convert inspect run chat tokenize detokenize perplexity bench label train calibrate eval'
 for v in $verbs; do
     try "$v --help" 0 "usage: tlr $v*--help*examples:*" '' "$tlr" "$v" --help
     try "$v --nope" 2 '' 'tlr: unknown option --zzzzz*' "$tlr" "$v" --zzzzz
@@ -168,6 +168,17 @@ bad '--list goes with --json or nothing*' bench --kernels --list --svg x.svg
 bad "--op: no slot begins with 'nosuch'*" bench --kernels --list --op nosuch
 bad "--seconds: expected a number from 0.1 *, found '0'*" bench --kernels --seconds 0
 bad "--ctx: expected *, found '3'*" perplexity m f --ctx 3
+pair='--task csqa --slm m --llm model:m'
+# shellcheck disable=SC2086
+{
+    bad 'give one of --sweep, --target-routed and --tau, found none*' eval f $pair
+    bad 'give one of --sweep, --target-routed and --tau, found several*' eval f $pair --sweep --tau 1
+    bad 'give one of --json and --csv*' eval f $pair --sweep --json --csv
+    bad '--llm model:BIG is missing*' eval f --task csqa --slm m --sweep
+}
+bad 'FILE is given, so --llm and --out are needed*' calibrate f --slm m
+bad '--out is given, so FILE and --llm are needed*' calibrate --slm m -o r
+bad '--target-tok-s needs --latency-ms*' calibrate --slm m --target-tok-s 9
 stops=
 for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17; do stops="$stops --stop x$i"; done
 # shellcheck disable=SC2086
@@ -489,6 +500,70 @@ kill -9 $killed 2>/dev/null
 wait $killed 2>/dev/null
 try 'a killed train goes on' 0 '{*' '*' "$tlr" train both.tlrd -o killed.bin --hidden 8 --epochs 400 --patience 400 --json
 same 'a killed train ends with the same bits' long.bin killed.bin
+
+# ---- eval and calibrate -----------------------------------------------------
+"$tlr" convert "$folders/tiny-llama" -o large.bin --type q4 >out 2>err
+i=0
+while [ $i -lt 6 ]; do
+    echo "{\"prompt\":\"the $i and the\",\"question\":\"q\",\"answerKey\":\"A\",\"choices\":{\"label\":[\"A\",\"B\"],\"text\":[\"one\",\"two\"]}}"
+    i=$((i + 1))
+done >dev.jsonl
+eval_tiny() { "$tlr" eval dev.jsonl --task csqa --slm "$m" --llm model:large.bin -n 12 "$@"; }
+points='.points | length == 4 and (map(.policy) == ["never", "always", "entropy", "random"])'
+try 'eval --json' 0 '{*' '*' eval_tiny --policy entropy,random --tau 0.01 --json --svg eval.svg
+cp out eval.json
+json 'eval --json' eval.json '.task == "csqa" and .n == 6 and ('"$points"') and .costs.slm_ms > 0 and
+    (.points | all(.n == 6 and .routed_share >= 0 and .routed_share <= 1 and .accuracy_low <= .accuracy
+        and .accuracy <= .accuracy_high and .agreement >= 0 and .agreement <= 1 and .tau != null and .mean_tokens <= 12))
+    and .points[0].routed_share == 0 and .points[1].routed_share == 1 and .points[1].agreement == 1'
+if command -v python3 >/dev/null 2>&1; then
+    try 'eval --svg' 0 '4 circles, 2 ends' '' python3 -c 'import xml.etree.ElementTree as t
+s = "{http://www.w3.org/2000/svg}"
+r = t.parse("eval.svg").getroot()
+assert r.tag == s + "svg"
+print(len(r.findall(s + "circle")), "circles,", sum(e.get("class") == "end" for e in r.iter()), "ends")'
+else
+    skip 'eval --svg: python3 is not installed'
+fi
+try 'eval --csv' 0 'policy,target_share,tau,routed_share,accuracy,*,n
+never,0,0,0,*,6
+always,1,1,1,*,6
+entropy,,0.00*,6
+random,,0.00*,6' '*' eval_tiny --policy entropy,random --tau 0.01 --csv
+if [ "$(tr -dc ',\n' <out | sort -u | wc -l)" -eq 1 ]; then pass; else fail 'eval --csv: rows of unlike length' "$(cat out)"; fi
+try 'eval for people' 0 'csqa, 6 items*| policy *| never *| always *| random *' '*' \
+    eval_tiny --policy random --target-routed 30%
+try 'eval --state' 0 '{*' '*' eval_tiny --policy entropy,random --tau 0.01 --json --state eval.state --jobs 2
+if [ "$(wc -l <eval.state)" -eq 7 ]; then pass; else fail 'eval --state: expected 7 lines' "$(cat eval.state)"; fi
+head -n 3 eval.state >cut.state
+printf '{"item":4,' >>cut.state
+try 'eval goes on' 0 '{*' '*cut.state: 2 of 6 items are there already*' \
+    eval_tiny --policy entropy,random --tau 0.01 --json --state cut.state --jobs 1
+printf '[%s,%s]' "$(cat eval.json)" "$(cat out)" >both.json
+json 'eval goes on' both.json 'map(.points | map(del(.seconds))) | .[0] == .[1]'
+try 'eval, another state' 1 '' 'tlr: eval.state: belongs to a run with another max-tokens*' \
+    eval_tiny --policy entropy,random --tau 0.01 --state eval.state -n 13
+try 'eval without a router' 2 '' 'tlr: policy mlp: needs a trained router*' eval_tiny --policy mlp --sweep
+try 'eval without thresholds' 1 '' 'tlr: policy entropy: no router has thresholds*tlr calibrate*' \
+    eval_tiny --policy entropy --sweep
+try 'eval, no such policy' 2 '' "tlr: --policy: expected some of mlp, *, found 'luck'*" eval_tiny --policy luck --sweep
+try 'eval, a wrong share' 2 '' "tlr: --shares: expected a share like 7% or 0.07, found '7'*" \
+    eval_tiny --policy random --sweep --shares 2%,7
+echo '{"question":"q","answerKey":"A"}' >>dev.jsonl
+try 'eval, a missing field' 1 '' 'tlr: dev.jsonl: line 7: *choices*' eval_tiny --policy random --sweep
+head -n 6 dev.jsonl >six.jsonl
+try calibrate 0 '| share *| mlp *| entropy *7.0% |*' '*' "$tlr" calibrate six.jsonl --slm "$m" \
+    --llm model:rough.bin --router r1.bin -o r4.bin -n 12
+try 'calibrate, a budget' 0 '{*' '' "$tlr" calibrate --slm "$m" --router r4.bin --latency-ms 855 --slm-ms 20 \
+    --target-tok-s 12.523 --json
+json 'calibrate, a budget' out '.budget.share > 0.0699 and .budget.share < 0.0701 and .budget.mlp >= 0 and
+    (.thresholds | length == 64 and all(.entropy > 0)) and .positions > 500'
+try 'eval with a router' 0 '{*' '*' eval_tiny --max-items 6 --router r4.bin --sweep --shares 5%,50% --json
+json 'eval with a router' out '.points | length == 12 and all(.target_share != null and .tau != null) and
+    (map(select(.policy == "entropy") | .p_value) | all(. > 0 and . <= 1))'
+try 'eval, another model' 1 '' 'tlr: r4.bin: *' "$tlr" eval six.jsonl --task csqa --slm rough.bin --llm "model:$m" \
+    --router r4.bin --sweep
+try 'calibrate without a router' 1 '' 'tlr: *tiny.bin: carries no router*' "$tlr" calibrate --slm "$m"
 
 # ---- perplexity and bench ---------------------------------------------------
 try perplexity 0 'perplexity [0-9]*' '*' "$tlr" perplexity "$m" "$folders/make.py" --ctx 128

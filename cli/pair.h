@@ -1,0 +1,49 @@
+/* pair.h - what the verbs that join two models open: the small one, its routers,
+ * and the large one behind --llm.
+ */
+#ifndef TLR_CLI_PAIR_H
+#define TLR_CLI_PAIR_H
+
+#include "cli/cli.h"
+#include "router/expert.h"
+#include "router/policy.h"
+#include "router/router.h"
+
+struct cli_pair {
+    struct tlr_model *slm, *llm;
+    struct tlr_session_options session;
+    /* At most one of a kind; order is that in which they were found: --router
+     * first, then the model's own. */
+    struct tlr_router *routers[TLR_N_POLICIES];
+    enum tlr_policy_kind order[TLR_N_POLICIES];
+    int n_routers;
+};
+
+/* llm: "model:FILE", or NULL.  Routers that are not the model's are refused. */
+int cli_pair_open(struct cli_pair *out, const char *slm, const char *llm,
+                  const struct cli_list *routers,
+                  const struct tlr_session_options *session,
+                  struct tlr_err *err);
+void cli_pair_close(struct cli_pair *p); /* a zeroed one is allowed */
+
+/* An expert over the large model; ctx is the pair (struct tlr_eval_models). */
+int cli_pair_expert(void *ctx, uint32_t n_ctx, struct tlr_expert *out,
+                    struct tlr_err *err);
+
+/* The threshold of a policy for a share: from its own router's calibration, else
+ * from the first that has it. */
+int cli_pair_tau(const struct cli_pair *p, enum tlr_policy_kind kind,
+                 double share, float *tau, struct tlr_err *err);
+
+/* "7%" or "0.07", within [0, 1]. */
+int cli_share(const char *text, const char *option, double *out,
+              struct tlr_err *err);
+
+/* "a,b,c": the next piece of *list into out; false when there is none. */
+bool cli_next_word(const char **list, char *out, size_t cap);
+
+/* A list of policies without never and always, each once. */
+int cli_policies(const char *list, enum tlr_policy_kind *out, int *n,
+                 struct tlr_err *err);
+
+#endif
