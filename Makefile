@@ -102,13 +102,15 @@ $(BUILD)/%.o: %.c Makefile
 # ---- tests -----------------------------------------------------------------
 # SKIP_ROOMS="real ..." leaves rooms out: 640 tokens under a sanitizer take long.
 TEST_ROOMS := $(filter-out $(SKIP_ROOMS),$(patsubst tests/%/suites.inc,%,$(wildcard tests/*/suites.inc)))
+# Random models serve other rooms too.
+TEST_MORE_router := tests/model/models.c
 SUPPORT_OBJS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/support/check_main.c,$(wildcard tests/support/*.c)))
 
 define test_rules
 $(BUILD)/tests/$(1)/check_main.o: tests/support/check_main.c tests/$(1)/suites.inc Makefile
 	@mkdir -p $$(@D)
 	$$(Q)$(CC) $(CFLAGS_ALL) -DSUITES='"tests/$(1)/suites.inc"' -DROOM='"$(1)"' -MMD -MP -c -o $$@ $$<
-$(BUILD)/check_$(1): $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/$(1)/*.c)) $(BUILD)/tests/$(1)/check_main.o $(SUPPORT_OBJS) $(call libs_of,$(1))
+$(BUILD)/check_$(1): $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/$(1)/*.c) $(TEST_MORE_$(1))) $(BUILD)/tests/$(1)/check_main.o $(SUPPORT_OBJS) $(call libs_of,$(1))
 	$$(Q)$(CC) $(LDFLAGS_ALL) -o $$@ $$^ $$(CHECK_LIBS) $(LIBS)
 check-$(1): $(BUILD)/check_$(1)
 	$(BUILD)/check_$(1)
