@@ -24,20 +24,33 @@ const char *cli_finish_name(enum cli_finish f)
     return names[f];
 }
 
-static int text_add(struct cli_text *t, struct tlr_utf8_stream *utf8,
-                    struct tlr_bytes bytes, bool flush, struct tlr_err *err)
+static int text_reserve(struct cli_text *t, size_t need, struct tlr_err *err)
 {
-    size_t need = t->n + 3 * (bytes.len + 4) + 1;
-    if (need > t->cap) {
-        size_t cap = need + need / 2 + 256;
-        char *grown = tlr_realloc(t->bytes, cap, 1);
-        if (!grown)
-            return tlr_err_nomem(err, "generated text", cap);
-        t->bytes = grown;
-        t->cap = cap;
-    }
+    if (need <= t->cap)
+        return 0;
+    size_t cap = need + need / 2 + 256;
+    char *bytes = tlr_realloc(t->bytes, cap, 1);
+    t->bytes = bytes ? bytes : t->bytes;
+    bool *is_llm = tlr_realloc(t->is_llm, cap, sizeof *is_llm);
+    t->is_llm = is_llm ? is_llm : t->is_llm;
+    if (!bytes || !is_llm)
+        return tlr_err_nomem(err, "generated text", cap);
+    t->cap = cap;
+    return 0;
+}
+
+/* A character that two tokens share is the second one's. */
+static int text_add(struct cli_text *t, struct tlr_utf8_stream *utf8,
+                    struct tlr_bytes bytes, bool is_llm, bool flush,
+                    struct tlr_err *err)
+{
+    int rc = text_reserve(t, t->n + 3 * (bytes.len + 4) + 1, err);
+    if (rc)
+        return rc;
     size_t n = 0;
     tlr_utf8_stream_push(utf8, bytes, flush, t->bytes + t->n, &n);
+    for (size_t i = 0; i < n; i++)
+        t->is_llm[t->n + i] = is_llm;
     t->n += n;
     return 0;
 }
@@ -75,24 +88,32 @@ static size_t held_bytes(const struct cli_text *t, const struct cli_list *stops)
 static void send(struct cli_generate *g, size_t upto)
 {
     struct cli_text *t = &g->text;
-    if (g->stream && upto > t->sent) {
-        cli_write(t->bytes + t->sent, upto - t->sent);
+    while (g->stream && t->sent < upto) {
+        bool is_llm = t->is_llm[t->sent];
+        size_t end = t->sent + 1;
+        while (end < upto && t->is_llm[end] == is_llm)
+            end++;
+        (is_llm ? cli_write_marked : cli_write)(t->bytes + t->sent,
+                                                end - t->sent);
+        t->sent = end;
         cli_flush();
     }
     if (upto > t->sent)
         t->sent = upto;
 }
 
-/* Adds the text of one id; true in *stopped when a stop string is complete. */
-static int add_id(struct cli_generate *g, struct tlr_utf8_stream *utf8,
-                  int32_t id, bool *stopped, struct tlr_err *err)
+/* Adds the text of one token; true in *stopped when a stop string is complete. */
+static int add_token(struct cli_generate *g, struct tlr_utf8_stream *utf8,
+                     const struct tlr_joint_token *t, bool *stopped,
+                     struct tlr_err *err)
 {
     const struct tlr_tokenizer *tok = tlr_model_tokenizer(g->model);
     *stopped = false;
-    int rc = tlr_ids_push(&g->ids, id, err);
-    if (rc || tlr_token_is_special(tok, id))
+    int rc = tlr_ids_push(&g->ids, t->id, err);
+    if (rc || tlr_token_is_special(tok, t->id))
         return rc;
-    rc = text_add(&g->text, utf8, tlr_token_bytes(tok, id), false, err);
+    rc = text_add(&g->text, utf8, tlr_token_bytes(tok, t->id), t->is_llm,
+                  false, err);
     if (rc)
         return rc;
     size_t at = find_stop(&g->text, g->stops);
@@ -106,17 +127,11 @@ static int add_id(struct cli_generate *g, struct tlr_utf8_stream *utf8,
     return 0;
 }
 
-/* What a step must make for pick: few of the best logits come from the hidden
- * state alone, for less. */
-static unsigned step_flags(const struct cli_generate *g)
-{
-    uint32_t n_top = tlr_sampler_n_top(g->sampler);
-    return n_top == 0 || n_top > TLR_TOP_MAX ? TLR_STEP_LOGITS : 0;
-}
-
 static int prefill(struct cli_generate *g, struct tlr_err *err)
 {
     uint64_t begun = tlr_now_ns();
+    if (g->routing && g->routing->mode == TLR_LARGE_ONLY)
+        return 0;
     for (size_t i = 0; i < g->n_prompt;) {
         if (cli_interrupted()) {
             g->finish = CLI_FINISH_CANCELLED;
@@ -125,9 +140,7 @@ static int prefill(struct cli_generate *g, struct tlr_err *err)
         size_t n = g->n_prompt - i;
         if (n > PREFILL_STEP)
             n = PREFILL_STEP;
-        bool last = i + n == g->n_prompt;
-        int rc = tlr_prefill(g->session, g->prompt + i, n,
-                             last ? step_flags(g) : 0, err);
+        int rc = tlr_prefill(g->session, g->prompt + i, n, 0, err);
         if (rc)
             return rc;
         i += n;
@@ -136,60 +149,91 @@ static int prefill(struct cli_generate *g, struct tlr_err *err)
     return 0;
 }
 
-static int pick(struct cli_generate *g, int32_t *id, struct tlr_err *err)
+static int keep_record(struct cli_records *r, const struct tlr_joint_token *t,
+                       struct tlr_err *err)
 {
-    if (step_flags(g) & TLR_STEP_LOGITS) {
-        *id = tlr_sample(g->sampler, tlr_logits(g->session),
-                         tlr_ids_of(g->session), tlr_pos(g->session));
-        return 0;
+    if (r->n == r->cap) {
+        size_t cap = 2 * r->cap + 64;
+        struct tlr_joint_token *grown =
+            tlr_realloc(r->tokens, cap, sizeof *grown);
+        if (!grown)
+            return tlr_err_nomem(err, "records", cap * sizeof *grown);
+        r->tokens = grown;
+        r->cap = cap;
     }
-    int32_t ids[TLR_TOP_MAX];
-    float logits[TLR_TOP_MAX];
-    int rc = tlr_top(g->session, (int)tlr_sampler_n_top(g->sampler), ids,
-                     logits, err);
-    if (!rc)
-        *id = tlr_sample_top(g->sampler, ids, logits);
-    return rc;
+    r->tokens[r->n++] = *t;
+    return 0;
 }
 
-/* From the logits after the prompt to the end of the text. */
-static int decode(struct cli_generate *g, struct tlr_utf8_stream *utf8,
-                  struct tlr_err *err)
+/* The clock stops for the first token. */
+static void note_first(struct cli_generate *g)
+{
+    if (g->ids.n > 0 || g->ttft_ms > 0)
+        return;
+    uint64_t now = tlr_now_ns();
+    g->ttft_ms = tlr_ms_between(g->begun_ns, now);
+    g->first_token_ms = g->from_start ? cli_ms_since_start(now) : 0;
+}
+
+/* Tokens from j to the end of the text. */
+static int decode(struct cli_generate *g, struct tlr_joint *j,
+                  struct tlr_utf8_stream *utf8, struct tlr_err *err)
 {
     uint32_t n_ctx = tlr_session_options_used(g->session)->n_ctx;
     for (;;) {
-        int32_t id;
-        int rc = pick(g, &id, err);
+        struct tlr_joint_token t;
+        int rc = tlr_joint_next(j, &t, err);
         if (rc)
             return rc;
-        if (g->ids.n == 0 && g->ttft_ms <= 0) {
-            uint64_t now = tlr_now_ns();
-            g->ttft_ms = tlr_ms_between(g->begun_ns, now);
-            g->first_token_ms = g->from_start ? cli_ms_since_start(now) : 0;
-        }
+        g->n_decoded += g->pending >= 0;
+        g->pending = -1;
+        note_first(g);
+        rc = g->keep_records ? keep_record(&g->records, &t, err) : 0;
+        if (rc)
+            return rc;
         g->finish = CLI_FINISH_STOP;
-        if (tlr_generation_is_eos(g->generation, id))
+        if (tlr_generation_is_eos(g->generation, t.id))
             return 0;
         bool stopped;
-        rc = add_id(g, utf8, id, &stopped, err);
+        rc = add_token(g, utf8, &t, &stopped, err);
         if (rc)
             return rc;
-        g->pending = id;
+        g->pending = t.id;
         g->is_cut = stopped;
         if (stopped)
             return 0;
         g->finish = CLI_FINISH_LENGTH;
-        if (g->ids.n >= g->max_tokens || tlr_pos(g->session) >= n_ctx)
+        if (g->ids.n >= g->max_tokens || tlr_joint_pos(j) >= n_ctx)
             return 0;
         g->finish = CLI_FINISH_CANCELLED;
         if (cli_interrupted() || cli_out_failed())
             return 0;
-        rc = tlr_decode(g->session, id, step_flags(g), err);
-        if (rc)
-            return rc;
-        g->pending = -1;
-        g->n_decoded++;
     }
+}
+
+static int route(struct cli_generate *g, struct tlr_utf8_stream *utf8,
+                 struct tlr_err *err)
+{
+    struct tlr_joint_options o = { .mode = TLR_SMALL_ONLY };
+    struct tlr_joint *j = NULL;
+    if (g->routing)
+        o = *g->routing;
+    o.sampler = g->sampler;
+    if (o.mode == TLR_LARGE_ONLY) {
+        o.prompt = g->prompt;
+        o.n_prompt = g->n_prompt;
+    }
+    int rc = tlr_joint_new(&j, g->session, g->model, &o, err);
+    if (rc)
+        return rc;
+    uint64_t begun = tlr_now_ns();
+    rc = decode(g, j, utf8, err);
+    g->decode_ms = tlr_ms_between(begun, tlr_now_ns());
+    g->totals = tlr_joint_read(j);
+    snprintf(g->llm_failure, sizeof g->llm_failure, "%s",
+             tlr_joint_failure(j));
+    tlr_joint_free(j);
+    return rc;
 }
 
 /* Takes what was counted so far for the prompt, and begins to count anew. */
@@ -219,15 +263,13 @@ int cli_generate(struct cli_generate *g, struct tlr_err *err)
         rc = split_profile(g, err);
     if (rc || g->finish == CLI_FINISH_CANCELLED)
         return rc;
-    uint64_t begun = tlr_now_ns();
-    rc = decode(g, &utf8, err);
-    g->decode_ms = tlr_ms_between(begun, tlr_now_ns());
+    rc = route(g, &utf8, err);
     if (g->profile)
         g->decode_profile = tlr_profile_read(g->session);
     if (g->is_cut)
         return rc;
     /* What waited for a character or a stop string to end is text after all. */
-    int rc_text = text_add(&g->text, &utf8, none, true, err);
+    int rc_text = text_add(&g->text, &utf8, none, false, true, err);
     send(g, g->text.n);
     return rc ? rc : rc_text;
 }
@@ -238,6 +280,9 @@ void cli_generate_clear(struct cli_generate *g)
     tlr_free(g->prefill_ns);
     g->prefill_ns = NULL;
     tlr_free(g->text.bytes);
+    tlr_free(g->text.is_llm);
+    tlr_free(g->records.tokens);
+    g->records = (struct cli_records){ 0 };
     g->text = (struct cli_text){ 0 };
 }
 

@@ -1,7 +1,8 @@
 /* generate.h - the loop that run and chat share: a prompt in, text out.
  *
  * Owns the streaming (whole characters only), the stop strings and the clock;
- * knows nothing of options or JSON.
+ * knows nothing of options or JSON.  Tokens come from router/decode.h, which is
+ * plain decoding where nothing is routed.
  */
 #ifndef TLR_CLI_GENERATE_H
 #define TLR_CLI_GENERATE_H
@@ -9,6 +10,7 @@
 #include "cli/options.h"
 #include "engine/sampler.h"
 #include "engine/tlr.h"
+#include "router/decode.h"
 
 enum cli_finish { CLI_FINISH_STOP, CLI_FINISH_LENGTH, CLI_FINISH_CANCELLED };
 const char *cli_finish_name(enum cli_finish f);
@@ -16,7 +18,14 @@ const char *cli_finish_name(enum cli_finish f);
 /* Text as it grows; `sent` bytes of it are final and have been handed on. */
 struct cli_text {
     char *bytes;
+    bool *is_llm; /* of each byte: the large model wrote it */
     size_t n, cap, sent;
+};
+
+/* Every decision, the end-of-text token's included. */
+struct cli_records {
+    struct tlr_joint_token *tokens;
+    size_t n, cap;
 };
 
 struct cli_generate {
@@ -25,6 +34,9 @@ struct cli_generate {
     const struct tlr_model *model;
     struct tlr_sampler *sampler;
     const struct tlr_generation *generation;
+    const struct tlr_joint_options *routing; /* NULL: the small model alone; its
+                                                sampler and prompt are set here */
+    bool keep_records;
     const int32_t *prompt;
     size_t n_prompt;
     size_t max_tokens;
@@ -36,13 +48,16 @@ struct cli_generate {
     /* out */
     struct tlr_ids ids;   /* without the end-of-text token */
     struct cli_text text; /* up to the stop string */
+    struct cli_records records; /* with keep_records */
+    struct tlr_joint_totals totals;
+    char llm_failure[256]; /* why the large model failed last; "" */
     enum cli_finish finish;
     int32_t pending;      /* last id, not yet in the session; -1: none */
     double ttft_ms, prefill_ms, decode_ms;
     double first_token_ms;        /* with from_start */
     struct tlr_profile prefill_profile, decode_profile;
     uint64_t *prefill_ns;         /* of the former; the session keeps the other */
-    size_t n_decoded;     /* steps that decode_ms measures */
+    size_t n_decoded;     /* tokens after the first */
     bool is_cut;          /* a stop string ended the text */
 };
 

@@ -118,6 +118,22 @@ static int set_real(const struct cli_option *o, const char *name, double *out,
     return 0;
 }
 
+static int set_share(const char *name, double *out, const char *text,
+                     struct tlr_err *err)
+{
+    char *end;
+    double v = strtod(text, &end);
+    bool is_percent = end != text && strcmp(end, "%") == 0;
+    if (is_percent)
+        v /= 100;
+    if (end == text || (*end && !is_percent) || !(v >= 0 && v <= 1))
+        return tlr_err_set(err, TLR_EUSAGE,
+                           "%s: expected a share from 0%% to 100%% (or 0 to 1), "
+                           "found '%s'", name, text);
+    *out = v;
+    return 0;
+}
+
 static int set_choice(const struct cli_option *o, const char *name,
                       const char **out, const char *text, struct tlr_err *err)
 {
@@ -146,6 +162,8 @@ static int set_value(const struct cli_option *o, const char *name, void *args,
         return set_int(o, name, at, text, err);
     case CLI_REAL:
         return set_real(o, name, at, text, err);
+    case CLI_SHARE:
+        return set_share(name, at, text, err);
     case CLI_CHOICE:
         return set_choice(o, name, at, text, err);
     case CLI_TEXT:
@@ -177,7 +195,7 @@ static int set_fallbacks(const struct cli_verb *verb, void *args,
         void *at = (char *)args + o->at;
         if (o->kind == CLI_INT)
             *(int64_t *)at = CLI_NO_INT;
-        if (o->kind == CLI_REAL)
+        if (o->kind == CLI_REAL || o->kind == CLI_SHARE)
             *(double *)at = NAN;
         if (o->fallback) {
             int rc = set_value(o, o->name, args, o->fallback, err);

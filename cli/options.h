@@ -17,6 +17,7 @@ enum cli_kind {
     CLI_FLAG,   /* bool */
     CLI_INT,    /* int64_t within [min, max]; CLI_NO_INT when not given */
     CLI_REAL,   /* double within [min, max]; NAN when not given */
+    CLI_SHARE,  /* the same within [0, 1]; "7%" and "0.07" are one number */
     CLI_CHOICE, /* const char *, one of the words of `value` ("a|b|c") */
     CLI_TEXT,   /* const char * */
     CLI_FILE,   /* const char *, completed with file names */

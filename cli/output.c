@@ -18,7 +18,8 @@ static struct {
     char buf[1 << 16];
     size_t n;
     int errnum; /* of the first failed write */
-    bool tty, err_tty, colour, json_nomem;
+    bool tty, err_tty, json_nomem;
+    bool colour, err_colour; /* may be coloured */
 } out;
 
 void cli_out_begin(void)
@@ -33,8 +34,9 @@ void cli_out_begin(void)
     const char *term = getenv("TERM");
     out.tty = isatty(STDOUT_FILENO);
     out.err_tty = isatty(STDERR_FILENO);
-    out.colour = out.err_tty && !(no_color && no_color[0]) && term &&
-                 strcmp(term, "dumb") != 0;
+    bool may = !(no_color && no_color[0]) && term && strcmp(term, "dumb") != 0;
+    out.colour = out.tty && may;
+    out.err_colour = out.err_tty && may;
 }
 
 void cli_flush(void)
@@ -126,6 +128,22 @@ void cli_write(const char *text, size_t len)
     }
 }
 
+void cli_write_marked(const char *text, size_t len)
+{
+    static const char on[] = "\x1b[31m", off[] = "\x1b[0m";
+    if (out.colour)
+        write_raw(on, sizeof on - 1);
+    cli_write(text, len);
+    if (out.colour)
+        write_raw(off, sizeof off - 1);
+}
+
+void cli_out_set_color(const char *when)
+{
+    if (strcmp(when, "auto") != 0)
+        out.colour = strcmp(when, "always") == 0;
+}
+
 void cli_printf(const char *fmt, ...)
 {
     char text[4096];
@@ -190,7 +208,7 @@ void cli_complain(const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
-    write_err(out.colour ? "\x1b[1;31mtlr:\x1b[0m " : "tlr: ", fmt, ap);
+    write_err(out.err_colour ? "\x1b[1;31mtlr:\x1b[0m " : "tlr: ", fmt, ap);
     va_end(ap);
 }
 

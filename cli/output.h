@@ -19,6 +19,10 @@
 void cli_out_begin(void);
 
 void cli_write(const char *text, size_t len);
+/* The same in colour, where colour is on. */
+void cli_write_marked(const char *text, size_t len);
+/* "always", "never", or "auto": on a terminal without NO_COLOR. */
+void cli_out_set_color(const char *when);
 void cli_printf(const char *fmt, ...) TLR_PRINTF(1, 2);
 void cli_flush(void);
 bool cli_out_failed(void);

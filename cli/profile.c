@@ -75,6 +75,15 @@ void cli_print_profile(const struct tlr_profile *p, const char *phase,
     print_row(p, "total", p->total_ns, to_err);
 }
 
+void cli_print_profile_beside(const struct tlr_profile *p, const char *name,
+                              uint64_t ns)
+{
+    if (!p->ns || p->n_steps == 0)
+        return;
+    line(true, " beside the steps:");
+    print_row(p, name, ns, true);
+}
+
 static json_t *layer_json(const struct tlr_profile *p, uint32_t layer)
 {
     json_t *j = json_object();

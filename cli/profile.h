@@ -13,6 +13,11 @@
 void cli_print_profile(const struct tlr_profile *p, const char *phase,
                        bool to_err);
 
+/* One more row under a table that was printed on standard error, for time that
+ * was spent beside the steps; its share is that of the steps' total. */
+void cli_print_profile_beside(const struct tlr_profile *p, const char *name,
+                              uint64_t ns);
+
 /* {"steps", "tokens", "total_ms", "ops": {name: ms}, "layers": [{name: ms}],
  * "outside": {name: ms}}; null without a step. */
 json_t *cli_profile_json(const struct tlr_profile *p);

@@ -6,9 +6,11 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "cli/cli.h"
+#include "cli/explain.h"
 #include "cli/generate.h"
 #include "cli/output.h"
 #include "cli/profile.h"
+#include "cli/routing.h"
 
 enum { MAX_PROMPT_BYTES = 256 << 20 };
 
@@ -16,9 +18,11 @@ struct run_args {
     const char *model, *prompt, *system;
     struct cli_session_args session;
     struct cli_sampling_args sampling;
+    struct cli_routing_args routing;
     struct cli_list stops;
     int64_t max_tokens;
-    bool raw, stats, profile, json, estimate;
+    const char *color;
+    bool raw, explain, stats, profile, json, estimate;
 };
 
 static const struct cli_operand operands[] = {
@@ -44,6 +48,16 @@ static const struct cli_option options[] = {
     { .name = "raw", .kind = CLI_FLAG, .at = offsetof(struct run_args, raw),
       .help = "send the prompt as it is, without the chat template; special "
               "tokens spelled out in it count" },
+    CLI_ROUTING_OPTIONS(struct run_args, routing),
+    { .name = "explain", .kind = CLI_FLAG,
+      .at = offsetof(struct run_args, explain),
+      .help = "print each token's trust, entropy, both models' candidates and "
+              "who wrote it, on standard error; asks the large model at every "
+              "position" },
+    { .name = "color", .kind = CLI_CHOICE, .at = offsetof(struct run_args, color),
+      .value = "auto|always|never", .fallback = "auto",
+      .help = "the large model's tokens in colour; auto is on a terminal, "
+              "unless NO_COLOR is set" },
     CLI_CTX_OPTION(struct run_args, session.ctx,
                    "positions for prompt and answer together (when not given: "
                    "the model's own limit, at most 4096)"),
@@ -71,6 +85,11 @@ static const char *const examples[] = {
     "Continue a text, always with the likeliest token.",
     "git diff | tlr run model.bin - --system \"Review this change.\" --stats",
     "Read the prompt from a pipe.",
+    "tlr run small.bin \"Why is the sky blue?\" --llm model:large.bin "
+    "--target-routed 7% --stats",
+    "Let the large model write the tokens that the small one's router doubts.",
+    "tlr run small.bin \"Why is the sky blue?\" --explain",
+    "Show what the router would ask for, without a large model.",
     NULL
 };
 
@@ -119,7 +138,8 @@ static json_t *ids_json(const struct tlr_ids *ids)
     return array;
 }
 
-static int print_json(const struct cli_generate *g, double load_ms,
+static int print_json(const struct cli_generate *g,
+                      const struct cli_routing *routing, double load_ms,
                       const char *template_name, uint64_t seed,
                       struct tlr_err *err)
 {
@@ -147,6 +167,10 @@ static int print_json(const struct cli_generate *g, double load_ms,
     cli_json_put(j, "template", cli_json_text(template_name,
                                               strlen(template_name)));
     cli_json_put(j, "seed", json_integer((json_int_t)seed));
+    if (g->routing) {
+        cli_json_put(j, "routing", cli_routing_json(g, routing));
+        cli_json_put(j, "tokens", cli_records_json(g));
+    }
     if (g->profile) {
         cli_json_put(j, "prefill_profile",
                      cli_profile_json(&g->prefill_profile));
@@ -155,9 +179,38 @@ static int print_json(const struct cli_generate *g, double load_ms,
     return cli_json_print(j, err);
 }
 
+static bool is_routed(const struct run_args *a)
+{
+    return a->explain || cli_routing_is_on(&a->routing);
+}
+
+/* What people see when the text is there. */
+static void report(const struct run_args *a, const struct cli_generate *g,
+                   const struct cli_routing *routing, double load_ms,
+                   const char *template_name, uint64_t seed)
+{
+    if (g->routing)
+        cli_print_failures(g, routing);
+    if (a->explain && !a->json)
+        cli_print_explain(g, routing);
+    if (a->stats || (g->finish == CLI_FINISH_CANCELLED && !cli_out_failed())) {
+        cli_print_stats(g, load_ms, template_name, seed);
+        if (g->routing)
+            cli_print_routing(g, routing);
+    }
+    if (a->profile && !a->json) {
+        cli_print_profile(&g->prefill_profile, "prefill", true);
+        cli_print_profile(&g->decode_profile, "decode", true);
+        if (g->routing)
+            cli_print_profile_beside(&g->decode_profile, "router",
+                                     g->totals.router_ns);
+    }
+}
+
 /* Everything after the model and its session are there. */
 static int answer(const struct run_args *a, const struct tlr_model *m,
-                  struct tlr_session *s, double load_ms, struct tlr_err *err)
+                  struct tlr_session *s, const struct cli_routing *routing,
+                  double load_ms, uint64_t seed, struct tlr_err *err)
 {
     char *text = NULL;
     size_t len = 0;
@@ -165,7 +218,6 @@ static int answer(const struct run_args *a, const struct tlr_model *m,
     struct tlr_sampler *sampler = NULL;
     struct tlr_generation generation;
     struct cli_generate g = { 0 };
-    uint64_t seed = cli_seed(&a->sampling);
     int rc = read_prompt(a, &text, &len, err);
     if (rc)
         goto out;
@@ -183,6 +235,8 @@ static int answer(const struct run_args *a, const struct tlr_model *m,
     g.model = m;
     g.sampler = sampler;
     g.generation = &generation;
+    g.routing = is_routed(a) ? &routing->options : NULL;
+    g.keep_records = g.routing && (a->json || a->explain);
     g.prompt = prompt.ids;
     g.n_prompt = prompt.n;
     g.max_tokens = (size_t)a->max_tokens;
@@ -201,13 +255,8 @@ static int answer(const struct run_args *a, const struct tlr_model *m,
         goto out;
     const char *name = a->raw ? "none (--raw)" : tlr_model_chat(m)->name;
     if (a->json)
-        rc = print_json(&g, load_ms, name, seed, err);
-    if (a->stats || (g.finish == CLI_FINISH_CANCELLED && !cli_out_failed()))
-        cli_print_stats(&g, load_ms, name, seed);
-    if (a->profile && !a->json) {
-        cli_print_profile(&g.prefill_profile, "prefill", true);
-        cli_print_profile(&g.decode_profile, "decode", true);
-    }
+        rc = print_json(&g, routing, load_ms, name, seed, err);
+    report(a, &g, routing, load_ms, name, seed);
 out:
     cli_generate_clear(&g);
     tlr_sampler_free(sampler);
@@ -222,6 +271,8 @@ static int run(const void *args, struct tlr_err *err)
     struct tlr_session_options o;
     struct tlr_model *m = NULL;
     struct tlr_session *s = NULL;
+    struct cli_routing routing = { 0 };
+    uint64_t seed = cli_seed(&a->sampling);
     if (!a->prompt && !a->estimate)
         return tlr_err_set(err, TLR_EUSAGE, "PROMPT is missing");
     if (a->raw && a->system)
@@ -239,8 +290,14 @@ static int run(const void *args, struct tlr_err *err)
         rc = cli_check_can_talk(m, a->model, a->raw, err);
     if (!rc)
         rc = tlr_session_new(&s, m, &o, err);
+    if (!rc && is_routed(a))
+        rc = cli_routing_open(&routing, &a->routing, m, s, seed, err);
+    routing.options.explain = a->explain;
+    cli_out_set_color(a->color);
     if (!rc)
-        rc = answer(a, m, s, tlr_ms_between(begun, tlr_now_ns()), err);
+        rc = answer(a, m, s, &routing, tlr_ms_between(begun, tlr_now_ns()),
+                    seed, err);
+    cli_routing_clear(&routing);
     tlr_session_free(s);
     tlr_model_close(m);
     return rc;
@@ -256,6 +313,12 @@ const struct cli_verb cli_verb_run = {
              "A prompt that does not fit the context is an error; nothing is "
              "ever cut. Ctrl-C ends the answer and prints the statistics; a "
              "second one ends the program.\n\n"
+             "With --llm, --policy or another option of routing, each token of "
+             "the small model gets a trust, and where it is below a threshold "
+             "the large model writes the token instead. The threshold follows "
+             "from the share of tokens to route, by the calibration that the "
+             "router carries (tlr calibrate), or is --tau. The large model's "
+             "tokens are always its likeliest.\n\n"
              "With --json the object has text, ids (without the end-of-text "
              "token), prompt_tokens, completion_tokens, finish_reason (stop: "
              "the model or a stop text ended it; length: -n or the context "
@@ -263,7 +326,12 @@ const struct cli_verb cli_verb_run = {
              "first_token_ms (from the start of the process, in steps of 10 "
              "ms), prefill_tok_s, decode_tok_s, peak_rss_bytes and the choices "
              "made; with --profile prefill_profile and decode_profile, whose "
-             "entries add up to their total_ms.",
+             "entries add up to their total_ms. With routing it has routing "
+             "(mode, policy, tau, target_share, routed_share, asked_share, llm, "
+             "positions, asked, llm_tokens, failed, slm_ms, router_ms, llm_ms, "
+             "wire_ms, ms_per_token) and tokens, one object for each decision, "
+             "the end of the text included: id, text, from, asked, trust, "
+             "entropy (with --explain), slm and llm (null: not made).",
     .examples = examples,
     .operands = operands,
     .n_operands = CLI_COUNT(operands),

@@ -1,0 +1,153 @@
+/* routing.c - see routing.h. */
+#include "cli/routing.h"
+
+#include <string.h>
+
+static const double DEFAULT_SHARE = 0.07;
+
+bool cli_routing_is_on(const struct cli_routing_args *a)
+{
+    return a->llm || a->router || a->require_llm || !isnan(a->target) ||
+           !isnan(a->tau) || strcmp(a->policy, "auto") != 0 ||
+           strcmp(a->mode, "joint") != 0;
+}
+
+static const char model_prefix[] = "model:";
+enum { PREFIX_BYTES = sizeof model_prefix - 1 };
+
+static int check_spec(const char *spec, struct tlr_err *err)
+{
+    if (strstr(spec, "://"))
+        return tlr_err_set(err, TLR_EUNSUPPORTED,
+                           "--llm: %s: this tlr cannot ask servers yet; use a "
+                           "second model on this machine (--llm model:FILE)",
+                           spec);
+    if (strncmp(spec, model_prefix, PREFIX_BYTES) != 0 || !spec[PREFIX_BYTES])
+        return tlr_err_set(err, TLR_EUSAGE,
+                           "--llm: expected model:FILE, found '%s'", spec);
+    return 0;
+}
+
+int cli_expert_open(struct tlr_expert *out, struct tlr_model **model,
+                    const char *spec, const struct tlr_model *like,
+                    const struct tlr_session_options *options,
+                    struct tlr_err *err)
+{
+    memset(out, 0, sizeof *out);
+    *model = NULL;
+    int rc = check_spec(spec, err);
+    if (!rc)
+        rc = cli_model_open(model, spec + PREFIX_BYTES, true, err);
+    if (rc)
+        return rc;
+    struct tlr_session_options o = TLR_SESSION_OPTIONS_INIT;
+    if (options)
+        o = *options;
+    uint32_t most = tlr_model_config(*model)->max_ctx;
+    if (o.n_ctx > most)
+        o.n_ctx = most;
+    o.kv = TLR_KV_AUTO;
+    o.act = TLR_ACT_AUTO;
+    return tlr_expert_open_model(out, *model, like, &o, err);
+}
+
+int cli_router_open(struct tlr_router **out, const char *path,
+                    const struct tlr_model *m, struct tlr_err *err)
+{
+    int rc = path ? tlr_router_read(out, path, err)
+                  : tlr_router_of_model(out, m, err);
+    return rc ? rc : tlr_router_check(*out, m, err);
+}
+
+static bool has_router(const struct cli_routing_args *a,
+                       const struct tlr_model *m)
+{
+    return a->router ||
+           tlr_file_section(tlr_model_file(m), TLR_SECTION_ROUTER).ptr;
+}
+
+/* The policy, and its router where there is one: an untrained policy takes its
+ * thresholds from there. */
+static int choose_policy(struct cli_routing *r,
+                         const struct cli_routing_args *a,
+                         const struct tlr_model *m, uint64_t seed,
+                         struct tlr_err *err)
+{
+    struct tlr_policy *p = &r->options.policy;
+    int named = tlr_policy_find(a->policy); /* -1: auto */
+    p->seed = seed;
+    if (named < 0 && !has_router(a, m))
+        return tlr_err_set(err, TLR_ENOTFOUND,
+                           "%s: carries no router to say what to doubt; attach "
+                           "one (tlr router attach), name its file (--router), "
+                           "or choose --policy entropy and --tau",
+                           tlr_file_label(tlr_model_file(m)));
+    if (has_router(a, m) ||
+        tlr_policy_is_trained((enum tlr_policy_kind)named)) {
+        int rc = cli_router_open(&r->router, a->router, m, err);
+        if (rc)
+            return rc;
+    }
+    p->kind = named < 0 ? tlr_router_shape(r->router)->kind
+                        : (enum tlr_policy_kind)named;
+    p->router = tlr_policy_is_trained(p->kind) ? r->router : NULL;
+    return tlr_policy_check(p, err);
+}
+
+static int choose_tau(struct cli_routing *r, const struct cli_routing_args *a,
+                      struct tlr_err *err)
+{
+    struct tlr_policy *p = &r->options.policy;
+    r->target = NAN;
+    p->tau = (float)a->tau;
+    if (p->kind == TLR_POLICY_ALWAYS || p->kind == TLR_POLICY_NEVER) {
+        p->tau = 0;
+        return 0;
+    }
+    if (!isnan(a->tau))
+        return 0;
+    r->target = isnan(a->target) ? DEFAULT_SHARE : a->target;
+    return tlr_calibration_tau(
+        r->router ? tlr_router_calibration(r->router) : NULL, p->kind,
+        r->target, &p->tau, err);
+}
+
+int cli_routing_open(struct cli_routing *out, const struct cli_routing_args *a,
+                     const struct tlr_model *m, const struct tlr_session *s,
+                     uint64_t seed, struct tlr_err *err)
+{
+    static const char *const modes[] = { "joint", "small", "large" };
+    memset(out, 0, sizeof *out);
+    out->target = NAN;
+    for (int i = 0; i < 3; i++)
+        if (strcmp(a->mode, modes[i]) == 0)
+            out->options.mode = (enum tlr_joint_mode)i;
+    if (!isnan(a->tau) && !isnan(a->target))
+        return tlr_err_set(err, TLR_EUSAGE,
+                           "--tau and --target-routed both set the threshold; "
+                           "give one of them");
+    if (!a->llm && (a->require_llm || out->options.mode == TLR_LARGE_ONLY))
+        return tlr_err_set(err, TLR_EUSAGE,
+                           "%s needs a large model; name it (--llm model:FILE)",
+                           a->require_llm ? "--require-llm" : "--mode large");
+    int rc = a->llm ? check_spec(a->llm, err) : 0;
+    if (!rc && out->options.mode == TLR_JOINT) {
+        rc = choose_policy(out, a, m, seed, err);
+        rc = rc ? rc : choose_tau(out, a, err);
+    }
+    if (rc || !a->llm || out->options.mode == TLR_SMALL_ONLY)
+        return rc;
+    rc = cli_expert_open(&out->expert, &out->llm, a->llm, m,
+                         tlr_session_options_used(s), err);
+    out->options.expert = &out->expert;
+    out->options.require_expert = a->require_llm;
+    return rc;
+}
+
+void cli_routing_clear(struct cli_routing *r)
+{
+    tlr_expert_close(&r->expert);
+    tlr_model_close(r->llm);
+    tlr_router_free(r->router);
+    memset(r, 0, sizeof *r);
+}

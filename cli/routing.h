@@ -1,0 +1,83 @@
+/* routing.h - from options to a policy with its threshold and to a large model;
+ * what the verbs share that route.
+ */
+#ifndef TLR_CLI_ROUTING_H
+#define TLR_CLI_ROUTING_H
+
+#include "cli/cli.h"
+#include "router/decode.h"
+#include "router/router.h"
+
+#define CLI_POLICY_WORD(id, name) name "|"
+/* "auto" closes the list because each name ends with a bar. */
+#define CLI_POLICY_CHOICE TLR_POLICIES(CLI_POLICY_WORD) "auto"
+
+struct cli_routing_args {
+    const char *llm, *policy, *mode, *router;
+    double target, tau;
+    bool require_llm;
+};
+
+#define CLI_LLM_OPTION(type, field)                                            \
+    { .name = "llm", .kind = CLI_TEXT, .at = offsetof(type, field),            \
+      .value = "model:FILE",                                                   \
+      .help = "the large model: a second model file with the same tokenizer",  \
+      .unset = "none: doubtful tokens are only marked" }
+#define CLI_ROUTER_OPTION(type, field)                                         \
+    { .name = "router", .kind = CLI_FILE, .at = offsetof(type, field),         \
+      .value = "FILE", .help = "a router that tlr train wrote",                \
+      .unset = "the one attached to the model" }
+#define CLI_ROUTING_OPTIONS(type, field)                                       \
+    CLI_LLM_OPTION(type, field.llm),                                           \
+    { .name = "policy", .kind = CLI_CHOICE,                                    \
+      .at = offsetof(type, field.policy), .value = CLI_POLICY_CHOICE,          \
+      .help = "what says how far a token is trusted; auto is the router's own "\
+              "kind", .fallback = "auto" },                                    \
+    { .name = "target-routed", .kind = CLI_SHARE,                              \
+      .at = offsetof(type, field.target), .value = "SHARE",                    \
+      .help = "share of tokens that the large model should write, such as 7%", \
+      .unset = "7%, unless --tau is given" },                                  \
+    { .name = "tau", .kind = CLI_REAL, .at = offsetof(type, field.tau),        \
+      .value = "T", .help = "ask where the trust is below T", .min = -1e9,     \
+      .max = 1e9, .unset = "what the router's calibration says for the share" },\
+    { .name = "mode", .kind = CLI_CHOICE, .at = offsetof(type, field.mode),    \
+      .value = "joint|small|large", .fallback = "joint",                       \
+      .help = "who may write: both, the small model alone or the large one "   \
+              "alone" },                                                       \
+    CLI_ROUTER_OPTION(type, field.router),                                     \
+    { .name = "require-llm", .kind = CLI_FLAG,                                 \
+      .at = offsetof(type, field.require_llm),                                 \
+      .help = "end with an error when the large model does not answer, "       \
+              "instead of keeping the small model's token" }
+
+struct cli_routing {
+    struct tlr_joint_options options; /* what points into this struct is set */
+    struct tlr_router *router;        /* NULL: none was found or needed */
+    struct tlr_expert expert;
+    struct tlr_model *llm;
+    double target;                    /* share asked for; NAN: tau was given */
+};
+
+/* Whether any of the options was given. */
+bool cli_routing_is_on(const struct cli_routing_args *a);
+/* Finds router, policy, tau and large model for the model m, opened from path
+ * with session s.  Clear it also on failure. */
+int cli_routing_open(struct cli_routing *out, const struct cli_routing_args *a,
+                     const struct tlr_model *m, const struct tlr_session *s,
+                     uint64_t seed, struct tlr_err *err);
+void cli_routing_clear(struct cli_routing *r); /* a zeroed one is allowed */
+
+/* The large model that a --llm option names: a session of its own on *model,
+ * like `like` in its tokenizer; options are the small model's (NULL: none).
+ * Close both, the expert first. */
+int cli_expert_open(struct tlr_expert *out, struct tlr_model **model,
+                    const char *spec, const struct tlr_model *like,
+                    const struct tlr_session_options *options,
+                    struct tlr_err *err);
+
+/* The router in --router FILE, or for NULL the one that the model carries,
+ * checked to be for this model. */
+int cli_router_open(struct tlr_router **out, const char *path,
+                    const struct tlr_model *m, struct tlr_err *err);
+
+#endif
