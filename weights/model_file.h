@@ -170,4 +170,12 @@ int tlr_writer_finish(struct tlr_writer *w, int *fd, struct tlr_err *err);
 int tlr_writer_commit(struct tlr_writer *w, struct tlr_err *err);
 void tlr_writer_abort(struct tlr_writer *w); /* NULL is allowed */
 
+/* Writes f to path, which may be where f was opened (f stays usable), with the
+ * bytes of one section in the place of what it has; no bytes: without it.  Not
+ * for CONFIG.  A tensor that does not match its checksum is TLR_EFORMAT, and path
+ * stays as it was. */
+int tlr_file_rewrite(const struct tlr_file *f, const char *path,
+                     enum tlr_section section, struct tlr_bytes bytes,
+                     tlr_progress_fn progress, void *ctx, struct tlr_err *err);
+
 #endif
