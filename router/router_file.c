@@ -182,6 +182,20 @@ int tlr_router_set_info(struct tlr_router *r, const char *info,
 
 /* ---- rounding W1 ---- */
 
+/* Finite, and within what an f16 scale times 127 reaches. */
+static int check_w1(const float *x, size_t n, const char *label,
+                    struct tlr_err *err)
+{
+    const float most = 127 * 65504.0f;
+    for (size_t i = 0; i < n; i++)
+        if (!(fabsf(x[i]) <= most))
+            return tlr_err_set(err, TLR_EFORMAT,
+                               "%s: router: W1 %zu: expected a number within "
+                               "%g, found %g; train it again",
+                               label, i, (double)most, (double)x[i]);
+    return 0;
+}
+
 /* What a feature is multiplied by, so that its column of W1 has the range of a
  * sum's share: features differ in size by a factor of ten, and a block of 32
  * columns shares one step. */
@@ -234,7 +248,7 @@ static int from_weights(struct tlr_router **out,
         return rc;
     if (w->n_hidden > 0) {
         size_t n_w1 = (size_t)w->n_hidden * (w->dim + w->n_features);
-        rc = check_finite(w->w1, n_w1, "W1", label, err);
+        rc = check_w1(w->w1, n_w1, label, err);
         if (!rc) {
             memcpy(r->w.b1, w->b1, w->n_hidden * sizeof(float));
             scale_features(r, w);

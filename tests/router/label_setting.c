@@ -10,11 +10,6 @@
 #include "engine/sampler.h"
 #include "tests/support/tlr_check.h"
 
-void must(int rc, const struct tlr_err *err)
-{
-    ck_assert_msg(rc == 0, "%s: %s", tlr_err_name(rc), err->text);
-}
-
 static struct tlr_model *open_tiny(void)
 {
     struct tlr_err err = TLR_ERR_INIT;

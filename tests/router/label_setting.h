@@ -5,6 +5,7 @@
 #define TLR_TESTS_ROUTER_LABEL_SETTING_H
 
 #include "router/label.h"
+#include "tests/model/models.h"
 
 enum { N_ITEMS = 9, N_JOBS_MAX = 3 };
 
@@ -26,8 +27,6 @@ struct setting {
 void setting_begin(struct setting *t);
 void setting_end(struct setting *t);
 
-/* Fails the test with the message when rc is not 0. */
-void must(int rc, const struct tlr_err *err);
 struct tlr_session *open_session(const struct tlr_model *m);
 
 /* The table's token after ids[0..n), next being the one of the text: that one at
