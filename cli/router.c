@@ -1,5 +1,5 @@
-/* router.c - `tlr router`: put a trained router into a model, take it out, and
- * show what one holds. */
+/* router.c - `tlr router`: put a trained router into a model, take it out, show
+ * what one holds, and make one of another program's. */
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
@@ -10,19 +10,21 @@
 #include "base/mem.h"
 #include "cli/cli.h"
 #include "cli/output.h"
+#include "cli/router_import.h"
 #include "cli/routing.h"
 
 struct router_args {
-    const char *action, *file, *router, *output;
+    const char *action, *file, *router, *output, *model;
     bool json;
 };
 
 static const struct cli_operand operands[] = {
     { .name = "ACTION", .kind = CLI_TEXT,
       .at = offsetof(struct router_args, action),
-      .help = "attach, detach or show" },
+      .help = "attach, detach, show or import" },
     { .name = "FILE", .kind = CLI_FILE, .at = offsetof(struct router_args, file),
-      .help = "a model; show takes a router's file, too" },
+      .help = "a model; show takes a router's file, too; import takes a "
+              ".safetensors file, or a folder with model.safetensors" },
     { .name = "ROUTER", .kind = CLI_FILE, .optional = true,
       .at = offsetof(struct router_args, router),
       .help = "attach: the router's file; detach: where to keep it" },
@@ -31,7 +33,10 @@ static const struct cli_operand operands[] = {
 static const struct cli_option options[] = {
     { .name = "output", .letter = 'o', .kind = CLI_FILE,
       .at = offsetof(struct router_args, output), .value = "OUT",
-      .help = "write the changed model to OUT", .unset = "FILE itself" },
+      .help = "write the changed model to OUT; import: the router",
+      .unset = "FILE itself" },
+    { .name = "for", .kind = CLI_FILE, .at = offsetof(struct router_args, model),
+      .value = "MODEL", .help = "import: the model that the router is for" },
     { .name = "json", .kind = CLI_FLAG, .at = offsetof(struct router_args, json),
       .help = "show: print one JSON object" },
 };
@@ -42,6 +47,8 @@ static const char *const examples[] = {
     "tlr router detach model.bin router.bin -o bare.bin",
     "Write the model without its router, and the router beside it.",
     "tlr router show model.bin", "What it is, and its thresholds.",
+    "tlr router import citer.safetensors --for model.bin -o router.bin",
+    "A router that CITER's own code trained.",
     NULL
 };
 
@@ -241,40 +248,74 @@ static int show(const struct router_args *a, struct tlr_err *err)
     return rc;
 }
 
+static int import(const struct router_args *a, struct tlr_err *err)
+{
+    if (!a->model || !a->output)
+        return tlr_err_set(err, TLR_EUSAGE,
+                           "import: needs --for MODEL, which the router is for, "
+                           "and -o ROUTER");
+    return cli_router_import(a->file, a->model, a->output, err);
+}
+
+enum action { ATTACH, DETACH, SHOW, IMPORT, N_ACTIONS };
+static const char *const actions[N_ACTIONS] = { "attach", "detach", "show",
+                                                "import" };
+
+/* What does not go together. */
+static int check(const struct router_args *a, enum action action,
+                 struct tlr_err *err)
+{
+    if (action == N_ACTIONS)
+        return tlr_err_set(err, TLR_EUSAGE,
+                           "ACTION: expected attach, detach, show or import, "
+                           "found '%s'", a->action);
+    if (action == ATTACH && !a->router)
+        return tlr_err_set(err, TLR_EUSAGE, "ROUTER is missing");
+    if (action == SHOW && (a->router || a->output))
+        return tlr_err_set(err, TLR_EUSAGE,
+                           "show takes one FILE and writes none");
+    if (action == IMPORT && a->router)
+        return tlr_err_set(err, TLR_EUSAGE,
+                           "import takes one FILE; the router is named by -o");
+    if (action != SHOW && a->json)
+        return tlr_err_set(err, TLR_EUSAGE, "--json goes with show");
+    if (action != IMPORT && a->model)
+        return tlr_err_set(err, TLR_EUSAGE, "--for goes with import");
+    return 0;
+}
+
 static int router(const void *args, struct tlr_err *err)
 {
     const struct router_args *a = args;
-    bool attaches = strcmp(a->action, "attach") == 0;
-    bool shows = strcmp(a->action, "show") == 0;
     struct tlr_model *m = NULL;
-    if (!attaches && !shows && strcmp(a->action, "detach") != 0)
-        return tlr_err_set(err, TLR_EUSAGE,
-                           "ACTION: expected attach, detach or show, found "
-                           "'%s'", a->action);
-    if (attaches && !a->router)
-        return tlr_err_set(err, TLR_EUSAGE, "ROUTER is missing");
-    if (shows && (a->router || a->output))
-        return tlr_err_set(err, TLR_EUSAGE,
-                           "show takes one FILE and writes none");
-    if (!shows && a->json)
-        return tlr_err_set(err, TLR_EUSAGE, "--json goes with show");
-    if (shows)
+    enum action action = 0;
+    while (action < N_ACTIONS && strcmp(a->action, actions[action]) != 0)
+        action++;
+    int rc = check(a, action, err);
+    if (rc)
+        return rc;
+    if (action == SHOW)
         return show(a, err);
-    int rc = cli_model_open(&m, a->file, false, err);
+    if (action == IMPORT)
+        return import(a, err);
+    rc = cli_model_open(&m, a->file, false, err);
     if (!rc)
-        rc = attaches ? attach(a, m, err) : detach(a, m, err);
+        rc = action == ATTACH ? attach(a, m, err) : detach(a, m, err);
     tlr_model_close(m);
     return rc;
 }
 
 const struct cli_verb cli_verb_router = {
     .name = "router",
-    .summary = "attach a trained router to a model, detach or show it",
+    .summary = "attach a trained router to a model, detach, show or import one",
     .about = "A router (tlr train) belongs to one model file and is stored "
              "beside it or in it. attach streams the model into a new file with "
              "the router in it, which then takes the old one's name (or -o's); "
              "a router of another model, width or quantisation is refused. "
              "detach takes it out, into ROUTER where that is given.\n\n"
+             "import takes a router that CITER's code trained, folds its batch "
+             "normalisation and its last two layers, and checks the result "
+             "against the layers as they were; calibrate it before use.\n\n"
              "show prints the kind, the thresholds and what training left. With "
              "--json the object has kind, dim, features, hidden, temperature, "
              "fingerprint, fits (whether it belongs to the model that carries "

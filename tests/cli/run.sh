@@ -563,6 +563,37 @@ json 'eval with a router' out '.points | length == 12 and all(.target_share != n
     (map(select(.policy == "entropy") | .p_value) | all(. > 0 and . <= 1))'
 try 'eval, another model' 1 '' 'tlr: r4.bin: *' "$tlr" eval six.jsonl --task csqa --slm rough.bin --llm "model:$m" \
     --router r4.bin --sweep
+try 'router attach' 0 '' '*two.bin: carries the mlp router of r4.bin*' "$tlr" router attach "$m" r4.bin -o two.bin
+try 'router show' 0 'two.bin: mlp router for hidden states of width 64*, this one*entropy*' '' "$tlr" router show two.bin
+try 'router show --json' 0 '{*' '' "$tlr" router show two.bin --json
+json 'router show --json' out '.kind == "mlp" and .fits and (.calibration.tau | has("mlp") and has("entropy"))'
+fields 'router show --json' out . kind dim features hidden temperature fingerprint fits calibration info
+try 'router detach' 0 '' '*' "$tlr" router detach two.bin r5.bin -o one.bin
+same 'router detach gives the model back' "$m" one.bin
+same 'router detach gives the router back' r4.bin r5.bin
+try 'router attach, another model' 1 '' 'tlr: r4.bin: *' "$tlr" router attach rough.bin r4.bin
+try 'router show without one' 1 '' 'tlr: *one.bin: carries no router*' "$tlr" router show one.bin
+try 'router, no such action' 2 '' "tlr: ACTION: expected attach, detach, show or import, found 'eat'*" \
+    "$tlr" router eat two.bin
+try 'router import' 1 '' 'tlr: *citer.safetensors: *' "$tlr" router import \
+    "$here/tests/golden/router/citer.safetensors" --for "$m" -o r6.bin
+try 'router import without a model' 2 '' 'tlr: import: needs --for MODEL*' "$tlr" router import x.safetensors -o r6.bin
+try 'run with a router' 0 '{*' '*' "$tlr" run two.bin 'the and' --temp 0 -n 12 --llm model:large.bin \
+    --target-routed 50% --json
+json 'run with a router' out '.routing.policy == "mlp" and .routing.target_share == 0.5 and
+    (.tokens | length) == .routing.positions and .routing.failed == 0 and
+    (.tokens | all(.trust >= 0 and .trust <= 1 and (.from == "slm" or .from == "llm")))'
+try 'run large only' 0 '{*' '*' "$tlr" run two.bin 'the and' --temp 0 -n 12 --llm model:large.bin --mode large --json
+json 'run large only' out '.tokens | all(.from == "llm")'
+cp out large.json
+"$tlr" run large.bin 'the and' --temp 0 -n 12 --json >out 2>err
+printf '[%s,%s]' "$(cat large.json)" "$(cat out)" >both.json
+json 'run large only writes what the large model alone does' both.json '.[0].text == .[1].text'
+try 'run --explain without a large model' 0 '*' 'token *trust *' "$tlr" run two.bin 'the and' --temp 0 -n 12 --explain
+try 'run, a share without thresholds' 1 '' 'tlr: *tlr calibrate*' "$tlr" run "$m" 'the and' \
+    --llm model:large.bin --policy entropy --target-routed 7%
+try 'run, a large model with another vocabulary' 1 '' 'tlr: *q2.bin: *the same tokenizer*' "$tlr" run two.bin 'the' \
+    --llm model:q2.bin
 try 'calibrate without a router' 1 '' 'tlr: *tiny.bin: carries no router*' "$tlr" calibrate --slm "$m"
 
 # ---- perplexity and bench ---------------------------------------------------
