@@ -143,7 +143,7 @@ static int read_shares(const struct eval_args *a, double *shares, int *n,
     while (cli_next_word(&list, word, sizeof word)) {
         if (*n == SHARES_MAX || (a->target && *n == 1))
             return tlr_err_set(err, TLR_EUSAGE, "%s: too many shares", option);
-        int rc = cli_share(word, option, &shares[*n], err);
+        int rc = cli_share_parse(&shares[*n], option, word, err);
         if (rc)
             return rc;
         ++*n;

@@ -13,6 +13,7 @@
 #include "base/pool.h"
 #include "cli/cli.h"
 #include "cli/output.h"
+#include "cli/routing.h"
 #include "router/label.h"
 #include "router/router.h"
 
@@ -62,10 +63,10 @@ static const struct cli_option options[] = {
       .at = offsetof(struct label_args, chains), .value = "gold|llm|mixed",
       .help = "where the chains of thought come from: the file; the large "
               "model; both models in turn", .fallback = "gold" },
-    { .name = "mix", .kind = CLI_REAL, .at = offsetof(struct label_args, mix),
+    { .name = "mix", .kind = CLI_SHARE, .at = offsetof(struct label_args, mix),
       .value = "S",
       .help = "with --chains mixed: share of the tokens that the model writes "
-              "whose turn it is not", .fallback = "0.25", .min = 0, .max = 1 },
+              "whose turn it is not", .fallback = "25%" },
     { .name = "chain-tokens", .kind = CLI_INT,
       .at = offsetof(struct label_args, chain_tokens), .value = "N",
       .help = "most tokens of a chain that the large model writes",
@@ -200,15 +201,13 @@ static int open_previous(struct work *w, struct tlr_err *err)
 static int open_models(struct work *w, struct tlr_err *err)
 {
     const struct label_args *a = w->args;
-    static const char prefix[] = "model:";
-    if (strncmp(a->llm, prefix, sizeof prefix - 1) != 0)
-        return tlr_err_set(err, TLR_EUSAGE,
-                           "--llm: expected model:FILE, found '%s'", a->llm);
-    int rc = cli_model_open(&w->slm, a->slm, true, err);
+    int rc = cli_llm_check(a->llm, err);
+    if (!rc)
+        rc = cli_model_open(&w->slm, a->slm, true, err);
     if (!rc)
         rc = cli_check_can_talk(w->slm, a->slm, a->raw, err);
     if (!rc)
-        rc = cli_model_open(&w->llm, a->llm + sizeof prefix - 1, true, err);
+        rc = cli_llm_open(&w->llm, a->llm, err);
     if (!rc)
         w->who = tlr_file_fingerprint(tlr_model_file(w->llm));
     return rc;

@@ -118,8 +118,8 @@ static int set_real(const struct cli_option *o, const char *name, double *out,
     return 0;
 }
 
-static int set_share(const char *name, double *out, const char *text,
-                     struct tlr_err *err)
+int cli_share_parse(double *out, const char *name, const char *text,
+                    struct tlr_err *err)
 {
     char *end;
     double v = strtod(text, &end);
@@ -163,7 +163,7 @@ static int set_value(const struct cli_option *o, const char *name, void *args,
     case CLI_REAL:
         return set_real(o, name, at, text, err);
     case CLI_SHARE:
-        return set_share(name, at, text, err);
+        return cli_share_parse(at, name, text, err);
     case CLI_CHOICE:
         return set_choice(o, name, at, text, err);
     case CLI_TEXT:

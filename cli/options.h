@@ -92,4 +92,8 @@ const char *cli_nearest(const char *word, const char *const *candidates,
 size_t cli_choice_count(const char *choice);
 void cli_choice_word(const char *choice, size_t i, char *out, size_t cap);
 
+/* "7%" or "0.07", within [0, 1]; name is the option's, for the message. */
+int cli_share_parse(double *out, const char *name, const char *text,
+                    struct tlr_err *err);
+
 #endif

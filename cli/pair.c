@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/routing.h"
+
 static int add_router(struct cli_pair *p, struct tlr_router *r,
                       struct tlr_err *err)
 {
@@ -45,15 +47,13 @@ int cli_pair_open(struct cli_pair *out, const char *slm, const char *llm,
                   const struct tlr_session_options *session,
                   struct tlr_err *err)
 {
-    static const char prefix[] = "model:";
     memset(out, 0, sizeof *out);
     out->session = *session;
-    if (llm && strncmp(llm, prefix, sizeof prefix - 1) != 0)
-        return tlr_err_set(err, TLR_EUSAGE,
-                           "--llm: expected model:FILE, found '%s'", llm);
-    int rc = cli_model_open(&out->slm, slm, true, err);
+    int rc = llm ? cli_llm_check(llm, err) : 0;
+    if (!rc)
+        rc = cli_model_open(&out->slm, slm, true, err);
     if (!rc && llm)
-        rc = cli_model_open(&out->llm, llm + sizeof prefix - 1, true, err);
+        rc = cli_llm_open(&out->llm, llm, err);
     if (!rc)
         rc = open_routers(out, routers, err);
     return rc;
@@ -101,22 +101,6 @@ int cli_pair_tau(const struct cli_pair *p, enum tlr_policy_kind kind,
                        "are never fitted on the file that is measured), or "
                        "give --tau",
                        tlr_policy_name(kind));
-}
-
-int cli_share(const char *text, const char *option, double *out,
-              struct tlr_err *err)
-{
-    char *end;
-    double v = strtod(text, &end);
-    bool is_percent = end != text && strcmp(end, "%") == 0;
-    if (is_percent)
-        v /= 100;
-    if (end == text || (*end && !is_percent) || !(v >= 0 && v <= 1))
-        return tlr_err_set(err, TLR_EUSAGE,
-                           "%s: expected a share like 7%% or 0.07, found '%s'",
-                           option, text);
-    *out = v;
-    return 0;
 }
 
 bool cli_next_word(const char **list, char *out, size_t cap)

@@ -35,10 +35,6 @@ int cli_pair_expert(void *ctx, uint32_t n_ctx, struct tlr_expert *out,
 int cli_pair_tau(const struct cli_pair *p, enum tlr_policy_kind kind,
                  double share, float *tau, struct tlr_err *err);
 
-/* "7%" or "0.07", within [0, 1]. */
-int cli_share(const char *text, const char *option, double *out,
-              struct tlr_err *err);
-
 /* "a,b,c": the next piece of *list into out; false when there is none. */
 bool cli_next_word(const char **list, char *out, size_t cap);
 

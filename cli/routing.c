@@ -15,7 +15,7 @@ bool cli_routing_is_on(const struct cli_routing_args *a)
 static const char model_prefix[] = "model:";
 enum { PREFIX_BYTES = sizeof model_prefix - 1 };
 
-static int check_spec(const char *spec, struct tlr_err *err)
+int cli_llm_check(const char *spec, struct tlr_err *err)
 {
     if (strstr(spec, "://"))
         return tlr_err_set(err, TLR_EUNSUPPORTED,
@@ -28,16 +28,20 @@ static int check_spec(const char *spec, struct tlr_err *err)
     return 0;
 }
 
+int cli_llm_open(struct tlr_model **out, const char *spec, struct tlr_err *err)
+{
+    *out = NULL;
+    int rc = cli_llm_check(spec, err);
+    return rc ? rc : cli_model_open(out, spec + PREFIX_BYTES, true, err);
+}
+
 int cli_expert_open(struct tlr_expert *out, struct tlr_model **model,
                     const char *spec, const struct tlr_model *like,
                     const struct tlr_session_options *options,
                     struct tlr_err *err)
 {
     memset(out, 0, sizeof *out);
-    *model = NULL;
-    int rc = check_spec(spec, err);
-    if (!rc)
-        rc = cli_model_open(model, spec + PREFIX_BYTES, true, err);
+    int rc = cli_llm_open(model, spec, err);
     if (rc)
         return rc;
     struct tlr_session_options o = TLR_SESSION_OPTIONS_INIT;
@@ -130,7 +134,7 @@ int cli_routing_open(struct cli_routing *out, const struct cli_routing_args *a,
         return tlr_err_set(err, TLR_EUSAGE,
                            "%s needs a large model; name it (--llm model:FILE)",
                            a->require_llm ? "--require-llm" : "--mode large");
-    int rc = a->llm ? check_spec(a->llm, err) : 0;
+    int rc = a->llm ? cli_llm_check(a->llm, err) : 0;
     if (!rc && out->options.mode == TLR_JOINT) {
         rc = choose_policy(out, a, m, seed, err);
         rc = rc ? rc : choose_tau(out, a, err);

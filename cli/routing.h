@@ -67,6 +67,10 @@ int cli_routing_open(struct cli_routing *out, const struct cli_routing_args *a,
                      uint64_t seed, struct tlr_err *err);
 void cli_routing_clear(struct cli_routing *r); /* a zeroed one is allowed */
 
+/* The model that a --llm option names; what it may name is checked here only. */
+int cli_llm_check(const char *spec, struct tlr_err *err);
+int cli_llm_open(struct tlr_model **out, const char *spec, struct tlr_err *err);
+
 /* The large model that a --llm option names: a session of its own on *model,
  * like `like` in its tokenizer; options are the small model's (NULL: none).
  * Close both, the expert first. */

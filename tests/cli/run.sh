@@ -547,7 +547,7 @@ try 'eval without a router' 2 '' 'tlr: policy mlp: needs a trained router*' eval
 try 'eval without thresholds' 1 '' 'tlr: policy entropy: no router has thresholds*tlr calibrate*' \
     eval_tiny --policy entropy --sweep
 try 'eval, no such policy' 2 '' "tlr: --policy: expected some of mlp, *, found 'luck'*" eval_tiny --policy luck --sweep
-try 'eval, a wrong share' 2 '' "tlr: --shares: expected a share like 7% or 0.07, found '7'*" \
+try 'eval, a wrong share' 2 '' "tlr: --shares: expected a share from 0%*found '7'*" \
     eval_tiny --policy random --sweep --shares 2%,7
 echo '{"question":"q","answerKey":"A"}' >>dev.jsonl
 try 'eval, a missing field' 1 '' 'tlr: dev.jsonl: line 7: *choices*' eval_tiny --policy random --sweep
