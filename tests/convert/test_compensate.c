@@ -190,6 +190,28 @@ struct gain {
     double number, scale;
 };
 
+/* q . H q over one block. */
+static double block_energy(const struct tlr_factor *f, const float *q, int at)
+{
+    double sum = 0;
+    for (int i = at; i < at + 32; i++)
+        for (int j = at; j < at + 32; j++)
+            sum += (double)q[i] * (double)f->h[i * N + j] * (double)q[j];
+    return sum;
+}
+
+/* The most that column i's move to another level takes off. */
+static double best_move(const struct tlr_factor *f, double d, double q,
+                        double g, int i)
+{
+    double best = 0;
+    for (int l = 0; l < 16; l++) {
+        double by = d * (double)tlr_q4n_levels[l] - q;
+        best = fmax(best, 2 * by * g - by * by * (double)f->h[i * N + i]);
+    }
+    return best;
+}
+
 static struct gain gain_of(const struct tlr_factor *f, const float *w,
                            const uint8_t *band, int row)
 {
@@ -206,17 +228,13 @@ static struct gain gain_of(const struct tlr_factor *f, const float *w,
         const uint8_t *tile = band + at / 32 * 288;
         double d = (double)tlr_f16_to_f32(
             (uint16_t)(tile[2 * row] | tile[2 * row + 1] << 8));
-        double above = 0, below = 0;
+        double above = 0;
         for (int i = at; i < at + 32; i++) {
-            for (int l = 0; l < 16; l++) {
-                double by = d * (double)tlr_q4n_levels[l] - (double)q[i];
-                double less = 2 * by * g[i] - by * by * (double)f->h[i * N + i];
-                out.number = fmax(out.number, less / row_loss);
-            }
+            double less = best_move(f, d, (double)q[i], g[i], i);
+            out.number = fmax(out.number, less / row_loss);
             above += (double)q[i] * g[i];
-            for (int j = at; j < at + 32; j++)
-                below += (double)q[i] * (double)f->h[i * N + j] * (double)q[j];
         }
+        double below = block_energy(f, q, at);
         out.scale = fmax(out.scale, above * above / below / row_loss);
     }
     return out;
