@@ -18,7 +18,8 @@
     X(TLR_ELIMIT, -6, "over a limit")                                          \
     X(TLR_ENOTFOUND, -7, "not found")                                          \
     X(TLR_ECANCELLED, -8, "cancelled")                                         \
-    X(TLR_EMISMATCH, -9, "comparison failed")
+    X(TLR_EMISMATCH, -9, "comparison failed")                                  \
+    X(TLR_EPENDING, -10, "not ready yet")
 
 #define TLR_ERRORS_ENUM(name, code, text) name = code,
 enum tlr_err_code { TLR_OK = 0, TLR_ERRORS(TLR_ERRORS_ENUM) };

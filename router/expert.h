@@ -16,11 +16,27 @@
 
 enum { TLR_EXPERT_TOK_MAX = 64 }; /* most tokens of one answer */
 
+/* Times run from the submit (or the ask) and are filled in, as far as they are
+ * known, also where the ask failed: that wait was waited, too. */
 struct tlr_expert_reply {
     int32_t ids[TLR_EXPERT_TOK_MAX]; /* an end-of-text id is one of them */
     int n_tok;                       /* 1..asked for; less only after an end */
     uint64_t think_ns; /* spent by the large model, as far as it is known */
     uint64_t wire_ns;  /* the rest of the wait: network, queue, JSON */
+    /* Of it, for experts behind a network, else 0: before the request began to
+     * leave, without the next; name, TCP and TLS, 0 on a warm connection; from
+     * the request's first byte to the reply's. */
+    uint64_t queue_ns, connect_ns, first_byte_ns;
+    int cached_tok;    /* of the prefix, found in the server's cache, 0: unknown */
+};
+
+/* What left this device and came back, since the expert was opened; asks that
+ * were cancelled, failed or tried again count, too. */
+struct tlr_expert_account {
+    uint64_t n_asks, n_requests, n_retries, n_failed, n_cancelled;
+    uint64_t n_connections;
+    uint64_t sent_bytes, received_bytes; /* of HTTP bodies and headers */
+    uint64_t sent_tok, reply_tok, cached_tok;
 };
 
 struct tlr_expert_ops {
@@ -39,12 +55,38 @@ struct tlr_expert_ops {
     int (*score_each)(void *self, const int32_t *ids, size_t n, size_t first,
                       const int32_t *want, int32_t *out, float *p,
                       struct tlr_err *err);
+
+    /* ---- asking without standing still: all three, or all NULL ---- */
+
+    /* ask, begun: returns at once with a ticket above 0.  ids are copied.
+     * TLR_ELIMIT: as many are in flight as it carries, nothing was sent; try
+     * again when one is done.  Other codes: that ask has failed. */
+    int (*submit)(void *self, const int32_t *ids, size_t n, int n_tok,
+                  uint64_t *ticket, struct tlr_err *err);
+    /* The reply: waits up to timeout_ms (0: looks only; below 0: until the
+     * expert's own deadline).  TLR_EPENDING, with err as it was: not there yet.
+     * Else the ticket is spent: 0, or the ask has failed.  Tickets may be waited
+     * for in any order; all of them make progress meanwhile, and between calls. */
+    int (*wait)(void *self, uint64_t ticket, int timeout_ms,
+                struct tlr_expert_reply *out, struct tlr_err *err);
+    /* The reply is not wanted any more: spends the ticket at once. */
+    void (*cancel)(void *self, uint64_t ticket);
+
+    /* ---- what else a server can do; each may be NULL ---- */
+
+    /* A text that will be asked about: lets the server fill its prefix cache.
+     * Returns at once; nothing is told of how it went. */
+    void (*warm)(void *self, const int32_t *ids, size_t n);
+    void (*account)(const void *self, struct tlr_expert_account *out);
 };
 
 struct tlr_expert {
     const struct tlr_expert_ops *ops;
     void *self;
     char name[256]; /* what messages and records call it */
+    /* A budget of calls, tokens or money is set: nothing may be asked that might
+     * not be kept. */
+    bool is_budgeted;
 };
 
 /* Checked wrappers: a reply outside the vocabulary (0 <= id < n_ids), or of a
@@ -59,6 +101,29 @@ int tlr_expert_ask_each(struct tlr_expert *e, const int32_t *ids, size_t n,
 int tlr_expert_score_each(struct tlr_expert *e, const int32_t *ids, size_t n,
                           size_t first, uint32_t n_ids, const int32_t *want,
                           int32_t *out, float *p, struct tlr_err *err);
+/* An ask on its way.  Zeroed: none. */
+struct tlr_expert_ticket {
+    uint64_t id; /* of the expert; 0: none, or an expert that asks at once */
+    int n_tok;   /* asked for; 0: none */
+    int rc;      /* of an expert that asks at once, like what follows */
+    struct tlr_expert_reply reply;
+    struct tlr_err why;
+};
+bool tlr_expert_is_async(const struct tlr_expert *e);
+/* Where the expert cannot, submit asks and stands still, and wait hands the
+ * reply out.  A failed submit leaves no ticket; wait spends it except with
+ * TLR_EPENDING, which leaves err alone.  cancel takes also one that is spent. */
+int tlr_expert_submit(struct tlr_expert *e, const int32_t *ids, size_t n,
+                      int n_tok, uint32_t n_ids, struct tlr_expert_ticket *out,
+                      struct tlr_err *err);
+int tlr_expert_wait(struct tlr_expert *e, struct tlr_expert_ticket *t,
+                    int timeout_ms, uint32_t n_ids,
+                    struct tlr_expert_reply *out, struct tlr_err *err);
+void tlr_expert_cancel(struct tlr_expert *e, struct tlr_expert_ticket *t);
+void tlr_expert_warm(struct tlr_expert *e, const int32_t *ids, size_t n);
+/* Zeros where the expert keeps none. */
+void tlr_expert_account_of(const struct tlr_expert *e,
+                           struct tlr_expert_account *out);
 void tlr_expert_close(struct tlr_expert *e); /* a zeroed one is allowed */
 
 /* ---- expert_model.c: a second model on this machine ---- */

@@ -187,8 +187,10 @@ int tlr_expert_open_model(struct tlr_expert *out, const struct tlr_model *llm,
                           const struct tlr_session_options *options,
                           struct tlr_err *err)
 {
-    static const struct tlr_expert_ops ops = {ask, ask_each, close_local,
-                                              score_each};
+    static const struct tlr_expert_ops ops = {.ask = ask,
+                                              .ask_each = ask_each,
+                                              .close = close_local,
+                                              .score_each = score_each};
     memset(out, 0, sizeof *out);
     int rc = check_vocabulary(llm, like, err);
     if (rc)

@@ -155,7 +155,7 @@ void setting_begin(struct setting *t)
                                       .n_completions = 2, .completion_tok = 12,
                                       .chain_tok = 80, .seed = 5};
     for (int i = 0; i < N_JOBS_MAX; i++) {
-        t->experts[i] = (struct tlr_expert){&table_ops, NULL, "table"};
+        t->experts[i] = (struct tlr_expert){.ops = &table_ops, .name = "table"};
         t->labellers[i] = (struct tlr_labeller){
             .options = &t->o, .slm = t->m, .session = open_session(t->m),
             .expert = &t->experts[i]};
