@@ -24,7 +24,8 @@ enum {
 };
 
 struct region {
-    struct tlr_session *s;
+    const struct tlr_session *s; /* whose timeline the rows belong to */
+    struct tlr_work w;           /* where they lie, from the first one on */
     const struct tlr_layer *layer;
     uint32_t layer_index;
     const struct tlr_batch *batch;
@@ -71,8 +72,8 @@ static uint32_t row_pos(const struct region *r, int t)
 static void store_row(const struct region *r, int t, const float *k,
                       const float *v)
 {
-    struct tlr_session *s = r->s;
-    struct tlr_kv *kv = &s->kv;
+    const struct tlr_session *s = r->s;
+    const struct tlr_kv *kv = &s->kv;
     bool branches = r->batch->branches;
     uint32_t pos = row_pos(r, t), block = pos / BLOCK;
     uint8_t *k_base = branches ? kv->branch_k : kv->k;
@@ -104,14 +105,14 @@ static void norm_heads(const struct tlr_session *s, float *x, const float *w,
 
 static void prepare_row(const struct region *r, int t)
 {
-    struct tlr_session *s = r->s;
+    const struct tlr_session *s = r->s;
     const struct tlr_layer *l = r->layer;
     const struct tlr_config *c = s->model->config;
     int n_q = (int)c->n_heads, n_kv = (int)c->n_kv_heads;
     int hd = (int)c->head_dim;
-    float *q = s->w.q + (size_t)t * (size_t)(n_q * hd);
-    float *k = s->w.k + (size_t)t * (size_t)(n_kv * hd);
-    float *v = s->w.v + (size_t)t * (size_t)(n_kv * hd);
+    float *q = r->w.q + (size_t)t * (size_t)(n_q * hd);
+    float *k = r->w.k + (size_t)t * (size_t)(n_kv * hd);
+    float *v = r->w.v + (size_t)t * (size_t)(n_kv * hd);
     if (l->q_bias) {
         s->kernels.add(q, l->q_bias, n_q * hd);
         s->kernels.add(k, l->k_bias, n_kv * hd);
@@ -176,8 +177,7 @@ static int stretch_spans(const struct region *r, int stretch, uint32_t head,
 static void attend_stretch(const struct region *r, float *part, int stretch,
                            uint32_t head, int first, int n, float *scratch)
 {
-    const struct tlr_session *s = r->s;
-    const struct tlr_config *c = s->model->config;
+    const struct tlr_config *c = r->s->model->config;
     struct tlr_kv_span spans[2];
     int n_seen[ITEM_ROWS];
     for (int i = 0; i < n; i++) {
@@ -186,7 +186,7 @@ static void attend_stretch(const struct region *r, float *part, int stretch,
     }
     size_t q_dim = (size_t)c->n_heads * c->head_dim;
     struct tlr_attend job = {
-        .q = s->w.q + (size_t)first * q_dim +
+        .q = r->w.q + (size_t)first * q_dim +
              (size_t)head * (size_t)r->n_group * c->head_dim,
         .q_stride = q_dim,
         .n_seen = n_seen,
@@ -208,7 +208,7 @@ static void finish_rows(const struct region *r, const float *part,
         size_t t = (size_t)(first + i / r->n_group);
         size_t h = (size_t)head * (size_t)r->n_group +
                    (size_t)(i % r->n_group);
-        float *out = r->s->w.att + (t * c->n_heads + h) * c->head_dim;
+        float *out = r->w.att + (t * c->n_heads + h) * c->head_dim;
         float inverse = 1 / part[c->head_dim + 1];
         for (uint32_t d = 0; d < c->head_dim; d++) {
             out[d] = part[d] * inverse;
@@ -221,7 +221,7 @@ static void finish_rows(const struct region *r, const float *part,
 static void block_item(void *ctx, int item, int thread)
 {
     const struct region *r = ctx;
-    struct tlr_session *s = r->s;
+    const struct tlr_session *s = r->s;
     const struct tlr_config *c = s->model->config;
     int n_blocks = (r->batch->n + r->block_tok - 1) / r->block_tok;
     /* the last tokens see most: first, so that no thread is left with them */
@@ -230,7 +230,7 @@ static void block_item(void *ctx, int item, int thread)
     int first = block * r->block_tok, n = r->batch->n - first;
     n = n < r->block_tok ? n : r->block_tok;
     size_t n_floats = (size_t)(n * r->n_group) * r->part_floats;
-    float *scratch = s->w.attend + (size_t)thread * s->w.attend_stride;
+    float *scratch = r->w.attend + (size_t)thread * r->w.attend_stride;
     float *whole = scratch + TLR_ATTEND_SCRATCH(c->head_dim);
     float *part = whole + n_floats;
     int n_stretches = ((int)row_pos(r, first + n - 1) + STRETCH) / STRETCH;
@@ -251,15 +251,14 @@ static float *part_of(const struct region *r, int stretch, uint32_t head, int t)
     size_t n_rows = (size_t)(r->batch->n * r->n_group);
     size_t row = ((size_t)stretch * r->s->kv.n_kv_heads + head) * n_rows +
                  (size_t)(t * r->n_group);
-    return r->s->w.parts + row * r->part_floats;
+    return r->w.parts + row * r->part_floats;
 }
 
 static void stretch_item(void *ctx, int item, int thread)
 {
     const struct region *r = ctx;
-    const struct tlr_session *s = r->s;
-    uint32_t head = (uint32_t)item % s->kv.n_kv_heads;
-    int stretch = item / (int)s->kv.n_kv_heads, first = 0, n = r->batch->n;
+    uint32_t n_kv = r->s->kv.n_kv_heads, head = (uint32_t)item % n_kv;
+    int stretch = item / (int)n_kv, first = 0, n = r->batch->n;
     if (stretch >= r->n_shared) { /* one branch's own */
         int n_own = r->n_stretches - r->n_shared;
         first = (stretch - r->n_shared) / n_own;
@@ -267,7 +266,7 @@ static void stretch_item(void *ctx, int item, int thread)
         n = 1;
     }
     attend_stretch(r, part_of(r, stretch, head, first), stretch, head, first, n,
-                   s->w.attend + (size_t)thread * s->w.attend_stride);
+                   r->w.attend + (size_t)thread * r->w.attend_stride);
 }
 
 static void merge_head(void *ctx, int item, int thread)
@@ -284,12 +283,12 @@ static void merge_head(void *ctx, int item, int thread)
     finish_rows(r, whole, head, 0, r->batch->n);
 }
 
-static void attend_few(struct region *r)
+static void attend_few(struct region *r, struct tlr_pool *pool)
 {
     int n_kv = (int)r->s->kv.n_kv_heads;
     int n_own = r->batch->branches ? r->n_stretches - r->n_shared : 0;
     int n_items = (r->n_shared + n_own * r->batch->n) * n_kv;
-    tlr_pool_run(r->s->pool, stretch_item, r, n_items);
+    tlr_pool_run(pool, stretch_item, r, n_items);
     for (int h = 0; h < n_kv; h++) {
         merge_head(r, h, 0);
     }
@@ -316,11 +315,14 @@ uint64_t tlr_attention_part_floats(const struct tlr_config *c, uint32_t n_ctx)
     return n_stretches * c->n_heads * FEW_TOK * TLR_PART_FLOATS(c->head_dim);
 }
 
-static struct region region_of(struct tlr_session *s, uint32_t layer,
+/* Rows b of the timeline of s, in the scratch w. */
+static struct region region_of(const struct tlr_session *s,
+                               const struct tlr_work *w, uint32_t layer,
                                const struct tlr_batch *b)
 {
     const struct tlr_config *c = s->model->config;
     struct region r = {.s = s,
+                       .w = *w,
                        .layer = &s->model->layers[layer],
                        .layer_index = layer,
                        .batch = b,
@@ -334,18 +336,22 @@ static struct region region_of(struct tlr_session *s, uint32_t layer,
     r.n_stretches = (r.n_pos + STRETCH - 1) / STRETCH;
     r.n_fork = b->branches ? (int)(s->pos / BLOCK * BLOCK) : r.n_pos;
     r.n_shared = b->branches ? r.n_fork / STRETCH : r.n_stretches;
-    /* small items for a short prompt, so that every thread gets some */
-    int most = item_tok(r.n_group);
-    int want = b->n * (int)c->n_kv_heads /
-               (ITEMS_PER_THREAD * tlr_pool_threads(s->pool));
-    r.block_tok = want < 1 ? 1 : want < most ? want : most;
     return r;
 }
 
-void tlr_attention(struct tlr_session *s, uint32_t layer,
-                   const struct tlr_batch *b)
+/* Small items for a short prompt, so that every thread gets some. */
+static int block_tok(const struct region *r, int n_threads)
 {
-    struct region r = region_of(s, layer, b);
+    int most = item_tok(r->n_group);
+    int want = r->batch->n * (int)r->s->model->config->n_kv_heads /
+               (ITEMS_PER_THREAD * n_threads);
+    return want < 1 ? 1 : want < most ? want : most;
+}
+
+static void attend_timeline(struct tlr_session *s, uint32_t layer,
+                            const struct tlr_batch *b)
+{
+    struct region r = region_of(s, &s->w, layer, b);
     if (b->n == 1) {
         prepare_row(&r, 0);
     } else {
@@ -355,10 +361,91 @@ void tlr_attention(struct tlr_session *s, uint32_t layer,
         tlr_pool_run(s->pool, prepare_item, &r, n_items);
     }
     if (b->branches || b->n <= FEW_TOK) {
-        attend_few(&r);
+        attend_few(&r, s->pool);
         return;
     }
+    r.block_tok = block_tok(&r, tlr_pool_threads(s->pool));
     int n_blocks = (b->n + r.block_tok - 1) / r.block_tok;
     tlr_pool_run(s->pool, block_item, &r,
                  n_blocks * (int)s->model->config->n_kv_heads);
+}
+
+/* ---- one token of each of several timelines ---- */
+
+struct several {
+    struct region rows[FEW_TOK]; /* of one token each */
+};
+
+static void prepare_each(void *ctx, int item, int thread)
+{
+    (void)thread;
+    const struct several *all = ctx;
+    prepare_row(&all->rows[item], 0);
+}
+
+static int row_items(const struct region *r)
+{
+    return r->n_stretches * (int)r->s->kv.n_kv_heads;
+}
+
+static void each_item(void *ctx, int item, int thread)
+{
+    struct several *all = ctx;
+    struct region *r = all->rows;
+    while (item >= row_items(r)) {
+        item -= row_items(r);
+        r++;
+    }
+    stretch_item(r, item, thread);
+}
+
+static void merge_each(void *ctx, int item, int thread)
+{
+    struct several *all = ctx;
+    struct region *r = &all->rows[item];
+    for (int h = 0; h < (int)r->s->kv.n_kv_heads; h++) {
+        merge_head(r, h, thread);
+    }
+}
+
+/* Row t of w, with parts that no other row of the pass writes to. */
+static struct tlr_work row_of(const struct tlr_session *s, int t)
+{
+    const struct tlr_config *c = s->model->config;
+    size_t q_dim = (size_t)c->n_heads * c->head_dim;
+    size_t kv_dim = (size_t)c->n_kv_heads * c->head_dim;
+    struct tlr_work w = s->w;
+    w.q += (size_t)t * q_dim;
+    w.k += (size_t)t * kv_dim;
+    w.v += (size_t)t * kv_dim;
+    w.att += (size_t)t * q_dim;
+    w.parts += (size_t)t *
+               (size_t)(tlr_attention_part_floats(c, s->opt.n_ctx) / FEW_TOK);
+    return w;
+}
+
+static void attend_several(struct tlr_session *s, uint32_t layer,
+                           const struct tlr_batch *b)
+{
+    const struct tlr_batch one = {.n = 1};
+    struct several all;
+    int n_items = 0;
+    for (int t = 0; t < b->n; t++) {
+        struct tlr_work w = row_of(s, t);
+        all.rows[t] = region_of(b->owners[t], &w, layer, &one);
+        n_items += row_items(&all.rows[t]);
+    }
+    tlr_pool_run(s->pool, prepare_each, &all, b->n);
+    tlr_pool_run(s->pool, each_item, &all, n_items);
+    tlr_pool_run(s->pool, merge_each, &all, b->n);
+}
+
+void tlr_attention(struct tlr_session *s, uint32_t layer,
+                   const struct tlr_batch *b)
+{
+    if (b->owners) {
+        attend_several(s, layer, b);
+    } else {
+        attend_timeline(s, layer, b);
+    }
 }

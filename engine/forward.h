@@ -5,12 +5,14 @@
 #include "engine/session.h"
 
 /* Rows of one pass: consecutive positions of the timeline, or (branches) the
- * next token of each branch, all at one position. */
+ * next token of each branch, all at one position, or (owners) the next token of
+ * n sessions, whose rows lie in the scratch of the one that runs the pass. */
 struct tlr_batch {
     const int32_t *ids; /* [n] */
     int n;
     int first_wanted; /* rows before it are here for their keys and values */
     bool branches;
+    struct tlr_session *const *owners; /* [n] or NULL: all rows are its own */
 };
 
 /* Runs all blocks for the rows behind the session's timeline and leaves the

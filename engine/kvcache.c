@@ -154,7 +154,7 @@ void tlr_kv_store_value(const struct tlr_kv *kv, const struct tlr_kernels *k,
     store(kv, k, block, p, src, false);
 }
 
-void tlr_kv_fork(struct tlr_kv *kv, uint32_t layer, uint32_t head,
+void tlr_kv_fork(const struct tlr_kv *kv, uint32_t layer, uint32_t head,
                  uint32_t branch, uint32_t pos)
 {
     if (pos % BLOCK == 0) {

@@ -56,7 +56,7 @@ void tlr_kv_put(const struct tlr_kv *kv, uint8_t *block, uint32_t p,
 
 /* Starts a branch of one head at timeline position pos: what its first block
  * shares with the timeline. */
-void tlr_kv_fork(struct tlr_kv *kv, uint32_t layer, uint32_t head,
+void tlr_kv_fork(const struct tlr_kv *kv, uint32_t layer, uint32_t head,
                  uint32_t branch, uint32_t pos);
 
 /* Copies the first n_tok positions of a branch to timeline position pos, where

@@ -34,11 +34,37 @@ static int limit_error(struct tlr_err *err, const char *what,
                        "less", what, max, found);
 }
 
+/* What a lender decides. */
+static int resolve_lender(struct tlr_session_options *o,
+                          const struct tlr_model *m, struct tlr_err *err)
+{
+    const struct tlr_session_options *from = &o->lender->opt;
+    if (o->lender->model != m) {
+        return tlr_err_set(err, TLR_EUSAGE,
+                           "session: lender: expected a session of the same "
+                           "model, found one of %s",
+                           tlr_file_label(o->lender->model->file));
+    }
+    if (o->n_ctx > from->n_ctx) {
+        return limit_error(err, "context, the lender's", from->n_ctx, o->n_ctx);
+    }
+    o->n_ctx = o->n_ctx ? o->n_ctx : from->n_ctx;
+    o->n_threads = from->n_threads;
+    o->cpu_level = from->cpu_level;
+    o->act = from->act;
+    o->n_batch = from->n_batch;
+    return 0;
+}
+
 /* Fills in defaults and refuses what cannot be. */
 static int resolve_options(struct tlr_session_options *o,
                            const struct tlr_model *m, struct tlr_err *err)
 {
     uint32_t max_ctx = m->config->max_ctx;
+    int rc = o->lender ? resolve_lender(o, m, err) : 0;
+    if (rc) {
+        return rc;
+    }
     if (o->n_ctx > max_ctx) {
         return tlr_err_set(err, TLR_ELIMIT,
                            "%s: context: expected at most %u positions (what "
@@ -96,7 +122,9 @@ static int resolve_options(struct tlr_session_options *o,
     if (o->n_batch > MAX_BATCH) {
         return limit_error(err, "prefill chunk", MAX_BATCH, o->n_batch);
     }
-    o->n_batch = o->n_batch < o->n_ctx ? o->n_batch : o->n_ctx;
+    if (!o->lender && o->n_batch > o->n_ctx) {
+        o->n_batch = o->n_ctx;
+    }
     if (o->n_branches > TLR_MAX_BRANCHES) {
         return limit_error(err, "branches", TLR_MAX_BRANCHES, o->n_branches);
     }
@@ -178,6 +206,11 @@ static void place_work(struct carve *c, struct tlr_session *s)
     uint64_t q_dim = (uint64_t)cfg->n_heads * cfg->head_dim;
     uint64_t kv_dim = (uint64_t)cfg->n_kv_heads * cfg->head_dim;
     struct tlr_work *w = &s->w;
+    if (s->opt.lender) {
+        *w = s->opt.lender->w;
+        s->linear = s->opt.lender->linear;
+        return;
+    }
     w->x = take_f32(c, rows, cfg->dim);
     w->xn = take_f32(c, rows, cfg->dim);
     w->q = take_f32(c, rows, q_dim);
@@ -204,28 +237,40 @@ static void place_work(struct carve *c, struct tlr_session *s)
 static int head_rows(const struct tlr_session *s)
 {
     uint64_t most = HEAD_BYTES / 4 / s->model->config->n_vocab;
-    uint64_t rows = tlr_session_rows(s);
+    uint64_t rows = s->opt.lender ? TLR_MAX_BRANCHES : tlr_session_rows(s);
     most = most < rows ? most : rows;
     return most < TLR_MAX_BRANCHES ? TLR_MAX_BRANCHES : (int)most;
+}
+
+static void place_top(struct carve *c, struct tlr_session *s)
+{
+    uint32_t n_vocab = s->model->config->n_vocab;
+    s->top.scores = take_f32(c, 1, n_vocab);
+    s->top.best = take(c, (uint64_t)s->opt.n_threads, sizeof *s->top.best);
+    s->top.tops = take_f32(c, 1, n_vocab / TLR_TOP_BLOCK + 1);
+    s->top.bands = take(c, tlr_top_max_bands(n_vocab), sizeof *s->top.bands);
 }
 
 static void place_results(struct carve *c, struct tlr_session *s)
 {
     const struct tlr_config *cfg = s->model->config;
     const struct tlr_session_options *o = &s->opt;
-    s->rope_cos = take_f32(c, o->n_ctx, cfg->head_dim / 2);
-    s->rope_sin = take_f32(c, o->n_ctx, cfg->head_dim / 2);
+    if (o->lender) {
+        s->rope_cos = o->lender->rope_cos;
+        s->rope_sin = o->lender->rope_sin;
+        s->top = o->lender->top;
+        s->top.counts = (struct tlr_top_counts){0};
+    } else {
+        s->rope_cos = take_f32(c, o->n_ctx, cfg->head_dim / 2);
+        s->rope_sin = take_f32(c, o->n_ctx, cfg->head_dim / 2);
+        place_top(c, s);
+    }
     s->ids = take(c, o->n_ctx, sizeof *s->ids);
     s->hidden = take_f32(c, 1, cfg->dim);
     s->logits = take_f32(c, 1, cfg->n_vocab);
     s->n_head_rows = head_rows(s);
     s->row_hidden = take_f32(c, (uint64_t)s->n_head_rows, cfg->dim);
     s->row_logits = take_f32(c, (uint64_t)s->n_head_rows, cfg->n_vocab);
-    s->top.scores = take_f32(c, 1, cfg->n_vocab);
-    s->top.best = take(c, (uint64_t)o->n_threads, sizeof *s->top.best);
-    s->top.tops = take_f32(c, 1, cfg->n_vocab / TLR_TOP_BLOCK + 1);
-    s->top.bands =
-        take(c, tlr_top_max_bands(cfg->n_vocab), sizeof *s->top.bands);
     s->branch_ids = take(c, (uint64_t)o->n_branches * o->branch_tok,
                          sizeof *s->branch_ids);
 }
@@ -286,7 +331,15 @@ static int session_init(struct tlr_session *s, struct tlr_err *err)
         return tlr_err_nomem(err, "session", n_bytes);
     }
     rc = place(s, s->arena, &need, err);
-    if (!rc && s->model->has_plain) {
+    if (rc) {
+        return rc;
+    }
+    if (s->opt.lender) {
+        s->kernels = s->opt.lender->kernels;
+        s->pool = s->opt.lender->pool;
+        return 0;
+    }
+    if (s->model->has_plain) {
         rc = tlr_linear_setup(s->opt.n_threads, err);
     }
     if (!rc) {
@@ -328,7 +381,9 @@ void tlr_session_free(struct tlr_session *s)
     if (!s) {
         return;
     }
-    tlr_pool_free(s->pool);
+    if (!s->opt.lender) {
+        tlr_pool_free(s->pool);
+    }
     tlr_free(s->arena);
     tlr_free(s->profile.ns);
     tlr_free(s->observer.down);

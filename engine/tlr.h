@@ -77,6 +77,11 @@ struct tlr_session_options {
     uint32_t n_batch;     /* tokens of one prefill chunk; 0: 256 */
     uint32_t n_branches;  /* most candidate branches, 0..8; 0: no branches */
     uint32_t branch_tok;  /* most tokens of one branch; 0: 32 */
+    /* A session of the same model that lends its threads and scratch, so that
+     * this one costs its KV cache and results only; it must live longer, the two
+     * may not be used at the same time, n_ctx is at most the lender's, and
+     * n_threads, cpu_level, act and n_batch are.  NULL: its own. */
+    const struct tlr_session *lender;
 };
 
 /* All defaults; a zeroed struct would ask for the reference kernels. */
@@ -127,6 +132,15 @@ int tlr_prefill_each(struct tlr_session *s, const int32_t *ids, size_t n,
 /* Appends one id; the fast path.  Allocates nothing. */
 int tlr_decode(struct tlr_session *s, int32_t id, unsigned flags,
                struct tlr_err *err);
+
+/* Appends one id to each of n different sessions of one model in one pass over
+ * the weights: what n calls of tlr_decode would do, to the bit.  1 <= n <=
+ * TLR_MAX_TOGETHER; equal cpu_level and act (TLR_EUSAGE).  Threads, scratch and
+ * profile are those of the session with the longest context (the first of
+ * these).  An error changes no session.  Allocates nothing. */
+enum { TLR_MAX_TOGETHER = 8 };
+int tlr_decode_together(struct tlr_session *const *sessions, const int32_t *ids,
+                        int n, unsigned flags, struct tlr_err *err);
 
 /* Runs the LM head on the hidden state of the last step (of every branch, while
  * there are any), for callers that skipped it and changed their mind. */
