@@ -85,8 +85,7 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Mean, sample standard deviation, median and ends of v [n], which is sorted. */
-static struct tlr_bench_rate rate_of(double *v, uint32_t n)
+struct tlr_bench_rate tlr_bench_rate_of(double *v, uint32_t n)
 {
     struct tlr_bench_rate r = { 0 };
     if (n == 0)
@@ -197,12 +196,12 @@ static int measure(const struct run *r, struct tlr_bench_result *out,
     for (uint32_t i = 0; i < n && !rc; i++)
         rc = repeat(r, i, &to, err);
     if (!rc) {
-        out->prefill = rate_of(to.prefill, o->n_prompt > 0 ? n : 0);
-        out->decode = rate_of(to.decode, o->n_gen > 0 ? n : 0);
+        out->prefill = tlr_bench_rate_of(to.prefill, o->n_prompt > 0 ? n : 0);
+        out->decode = tlr_bench_rate_of(to.decode, o->n_gen > 0 ? n : 0);
         out->ttft_ms = out->prefill.median > 0
                            ? o->n_prompt * 1000.0 / out->prefill.median : 0;
-        double step = rate_of(to.step_ms, n).median;
-        out->branch_ratio = step > 0 ? rate_of(to.branch_ms, n).median / step
+        double step = tlr_bench_rate_of(to.step_ms, n).median;
+        out->branch_ratio = step > 0 ? tlr_bench_rate_of(to.branch_ms, n).median / step
                                      : 0;
     }
     tlr_free(v);
@@ -228,7 +227,7 @@ int tlr_bench_engine(struct tlr_bench_result *out, struct tlr_session *s,
     struct run r = { .s = s, .o = o };
     size_t n_ns = ((size_t)tlr_model_config(m)->n_layers + 1) *
                   TLR_N_PROFILE_OPS * TLR_BENCH_N_PHASES;
-    r.n_ids = tlr_bench_positions(o) + o->n_branches + 1;
+    r.n_ids = tlr_bench_positions(o) + o->n_branches + o->n_sessions + 1;
     *out = (struct tlr_bench_result){ .profile_ns = NULL };
     r.ids = tlr_calloc(r.n_ids, sizeof *r.ids);
     out->profile_ns = tlr_calloc(n_ns, sizeof *out->profile_ns);
@@ -241,6 +240,8 @@ int tlr_bench_engine(struct tlr_bench_result *out, struct tlr_session *s,
         r.ids[i] = (int32_t)(tlr_hash_u64(ID_SEED, i) % tlr_model_n_ids(m));
     if (!rc)
         rc = measure(&r, out, err);
+    if (!rc && o->n_sessions > 0 && o->n_gen > 0)
+        rc = tlr_bench_together(out, s, m, r.ids, o, err);
     tlr_free(r.ids);
     return rc;
 }

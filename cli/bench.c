@@ -26,7 +26,7 @@ struct bench_args {
     const char *model, *random, *type;
     struct cli_session_args session;
     struct cli_kernels_args only;
-    int64_t n_prompt, n_gen, depth, n_reps, n_branches;
+    int64_t n_prompt, n_gen, depth, n_reps, n_branches, n_sessions;
     bool json, profile, kernels;
 };
 
@@ -64,6 +64,10 @@ static const struct cli_option options[] = {
       .at = offsetof(struct bench_args, n_branches), .value = "K",
       .help = "also measure K branches that are decoded side by side",
       .fallback = "0", .min = 0, .max = TLR_MAX_BRANCHES },
+    { .name = "sessions", .kind = CLI_INT,
+      .at = offsetof(struct bench_args, n_sessions), .value = "K",
+      .help = "also measure 1, 2, 4, ... K sessions that are decoded together",
+      .fallback = "0", .min = 0, .max = TLR_MAX_TOGETHER },
     CLI_CTX_OPTION(struct bench_args, session.ctx,
                    "positions to make room for (when not given: as many as are "
                    "used)"),
@@ -233,6 +237,20 @@ static void put_rate(json_t *j, const char *name, bool is_measured,
     }
 }
 
+/* [{"sessions", "tok_s" of all together, ...}] */
+static json_t *sessions_json(const struct tlr_bench_result *r)
+{
+    json_t *rows = json_array();
+    for (int i = 0; i < r->n_together; i++) {
+        json_t *row = json_object();
+        cli_json_put(row, "sessions",
+                     json_integer(r->together[i].n_sessions));
+        put_rate(row, "decode", true, &r->together[i].rate);
+        json_array_append_new(rows, row);
+    }
+    return rows;
+}
+
 static double read_share(const struct outcome *r)
 {
     return r->stream.gb_s > 0 ? r->read_gb_s / r->stream.gb_s : 0;
@@ -284,6 +302,8 @@ static int print_json(const struct bench_args *a, const struct tlr_model *m,
         cli_json_put(j, "branches", json_integer(a->n_branches));
         cli_json_put(j, "branch_ratio", cli_json_real(r->engine.branch_ratio));
     }
+    if (a->n_sessions > 0)
+        cli_json_put(j, "sessions", sessions_json(&r->engine));
     return cli_json_print(j, err);
 }
 
@@ -297,6 +317,17 @@ static void print_rate(const char *what, long long n, long long depth,
         snprintf(name, sizeof name, "%s%lld", what, n);
     cli_printf("  %-16s %10.2f +- %.2f tok/s (median %.2f, %.2f to %.2f)\n",
                name, rate->mean, rate->sd, rate->median, rate->min, rate->max);
+}
+
+static void print_together(const struct tlr_bench_result *r)
+{
+    double one = r->n_together > 0 ? r->together[0].rate.median : 0;
+    for (int i = 0; i < r->n_together; i++)
+        cli_printf("  %u session%s together %.2f tok/s, %.2f times one\n",
+                   r->together[i].n_sessions,
+                   r->together[i].n_sessions > 1 ? "s" : " ",
+                   r->together[i].rate.median,
+                   one > 0 ? r->together[i].rate.median / one : 0);
 }
 
 static void print_human(const struct bench_args *a, const struct tlr_model *m,
@@ -317,6 +348,7 @@ static void print_human(const struct bench_args *a, const struct tlr_model *m,
     if (a->n_branches > 0)
         cli_printf("  %lld branches cost %.2f times one\n",
                    (long long)a->n_branches, r->engine.branch_ratio);
+    print_together(&r->engine);
     if (a->n_gen > 0)
         cli_printf("  reads %s of weights per token: %.2f GB/s of %.2f GB/s "
                    "that memory gives (%.0f %%)\n",
@@ -341,7 +373,8 @@ static int measure(const struct bench_args *a, const struct tlr_model *m,
     struct tlr_bench_options b = {
         .n_prompt = (uint32_t)a->n_prompt, .n_gen = (uint32_t)a->n_gen,
         .depth = (uint32_t)a->depth, .n_reps = (uint32_t)a->n_reps,
-        .n_branches = (uint32_t)a->n_branches, .n_first = FIRST_TOKENS,
+        .n_branches = (uint32_t)a->n_branches,
+        .n_sessions = (uint32_t)a->n_sessions, .n_first = FIRST_TOKENS,
         .profile = a->profile, .cancelled = interrupted,
     };
     struct tlr_session *s = NULL;
@@ -413,9 +446,9 @@ static int bench(const void *args, struct tlr_err *err)
     if (a->n_prompt == 0 && a->n_gen == 0)
         return tlr_err_set(err, TLR_EUSAGE, "-p 0 -n 0 leaves nothing to "
                            "measure; give one of them");
-    if (a->n_branches > 0 && a->n_gen == 0)
-        return tlr_err_set(err, TLR_EUSAGE, "--branches are measured beside "
-                           "decoding; give -n");
+    if ((a->n_branches > 0 || a->n_sessions > 0) && a->n_gen == 0)
+        return tlr_err_set(err, TLR_EUSAGE, "--branches and --sessions are "
+                           "measured beside decoding; give -n");
     int rc = cli_session_options(&o, &a->session, err);
     if (rc)
         return rc;

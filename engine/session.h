@@ -55,6 +55,10 @@ struct tlr_session {
     bool branch_has_logits;
 };
 
+/* Fills in defaults and refuses what cannot be. */
+int tlr_session_resolve(struct tlr_session_options *o,
+                        const struct tlr_model *m, struct tlr_err *err);
+
 /* Most rows of one step: n_batch, at least TLR_MAX_BRANCHES. */
 size_t tlr_session_rows(const struct tlr_session *s);
 

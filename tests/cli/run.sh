@@ -155,7 +155,9 @@ bad '--type goes with --random*' bench m --type q8
 bad "--branches: expected *, found '99'*" bench m --branches 99
 bad "--reps: expected *, found '0'*" bench m --reps 0
 bad '-p 0 -n 0 leaves nothing to measure*' bench m -p 0 -n 0
-bad '--branches are measured beside decoding*' bench m -n 0 --branches 2
+bad '--branches and --sessions are measured beside decoding*' bench m -n 0 --branches 2
+bad '--branches and --sessions are measured beside decoding*' bench m -n 0 --sessions 2
+bad "--sessions: expected *, found '9'*" bench m --sessions 9
 for o in '--op add' --list '--seconds 1' --csv --md '--svg x.svg'; do
     # shellcheck disable=SC2086
     bad '--op, --list, --seconds, --csv, --md and --svg go with --kernels*' bench $o
@@ -620,14 +622,14 @@ try 'perplexity --logits, a device' 1 '' 'tlr: /dev/full: expected a regular fil
     "$tlr" perplexity "$m" "$folders/make.py" --ctx 128 --chunks 2 --logits /dev/full
 no_temporaries
 try 'text too short' 1 '' 'tlr: *prompt: has * tokens, and one window takes 128*' "$tlr" perplexity "$m" prompt --ctx 128
-try 'bench --json' 0 '{*' '*' "$tlr" bench "$m" -p 16 -n 8 -r 2 -d 4 --branches 3 --json
+try 'bench --json' 0 '{*' '*' "$tlr" bench "$m" -p 16 -n 8 -r 2 -d 4 --branches 3 --sessions 3 --json
 json 'bench --json' out '.prefill_tok_s > 0 and .decode_tok_s > 0 and .stream_gb_s > 0 and .read_gb_s > 0
     and .weight_bytes_per_token > 0 and .peak_rss_bytes > 0 and .load_ms > 0 and .ttft_ms > 0 and .branch_ratio > 0'
 fields 'bench --json' out . model type processor threads cpu n_prompt n_gen depth reps kv act ctx \
     prefill_tok_s prefill_sd prefill_median prefill_min prefill_max \
     decode_tok_s decode_sd decode_median decode_min decode_max weight_bytes_per_token read_gb_s stream_gb_s \
-    read_share peak_rss_bytes load_ms ttft_ms first_token_ms branches branch_ratio
-json 'bench says what it did' out '.n_prompt == 16 and .n_gen == 8 and .reps == 2 and .depth == 4 and .branches == 3'
+    read_share peak_rss_bytes load_ms ttft_ms first_token_ms branches branch_ratio sessions
+json 'bench says what it did' out '.n_prompt == 16 and .n_gen == 8 and .reps == 2 and .depth == 4 and .branches == 3 and ([.sessions[].sessions] == [1, 2, 3]) and ([.sessions[].decode_tok_s] | min > 0)'
 json 'bench spreads' out '.prefill_min <= .prefill_median and .prefill_median <= .prefill_max and
     .decode_min <= .decode_tok_s and .decode_tok_s <= .decode_max and .first_token_ms > 0 and .act == "int16"'
 try 'bench --profile' 0 '{*' '*' "$tlr" bench "$m" -p 16 -n 8 -r 2 --profile --act int16 --kv f32 --ctx 99 --json
