@@ -260,6 +260,16 @@ int32_t tlr_sample(struct tlr_sampler *s, const float *logits,
                                       : sample_all(s, best);
 }
 
+uint64_t tlr_sampler_state(const struct tlr_sampler *s)
+{
+    return s->state;
+}
+
+void tlr_sampler_set_state(struct tlr_sampler *s, uint64_t state)
+{
+    s->state = state;
+}
+
 uint32_t tlr_sampler_n_top(const struct tlr_sampler *s)
 {
     if (s->g.repeat_penalty != 1.0f) {

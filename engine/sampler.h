@@ -34,6 +34,11 @@ uint32_t tlr_sampler_n_top(const struct tlr_sampler *s);
 int32_t tlr_sample_top(struct tlr_sampler *s, const int32_t *ids,
                        const float *logits);
 
+/* Where the draws stand: what is read here and set later draws the same again,
+ * so that tokens can be taken back. */
+uint64_t tlr_sampler_state(const struct tlr_sampler *s);
+void tlr_sampler_set_state(struct tlr_sampler *s, uint64_t state);
+
 /* Index of the largest of x[n]; the lowest index wins ties; NaN never wins. */
 int32_t tlr_argmax(const float *x, uint32_t n);
 

@@ -6,37 +6,13 @@
  * The sampler draws only for a token that stands, so looking (explain) changes no
  * text.
  */
-#include "router/decode.h"
-
 #include <math.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "router/decode_internal.h"
 #include "router/router.h"
-
-struct tlr_joint {
-    struct tlr_session *session;
-    struct tlr_joint_options o;
-    uint32_t n_ids, n_ctx;
-    int32_t pending; /* the last token, not appended yet; -1: none */
-    float *scratch;  /* of the router */
-    int32_t *ids;    /* [n_ctx] LARGE_ONLY: the text, which no session holds */
-    uint32_t n;
-    struct tlr_joint_totals totals;
-    struct tlr_err failure;
-    uint64_t mark_ns;
-};
-
-/* What the head made of the position at hand. */
-struct sight {
-    int n_top; /* 0: tlr_top did not run */
-    int32_t ids[TLR_TOP_MAX];
-    float logits[TLR_TOP_MAX];
-    bool has_logits;
-    struct tlr_signals signals;
-    bool has_signals;
-};
 
 int tlr_joint_new(struct tlr_joint **out, struct tlr_session *s,
                   const struct tlr_model *m,
@@ -64,6 +40,7 @@ int tlr_joint_new(struct tlr_joint **out, struct tlr_session *s,
     j->n_ids = tlr_model_n_ids(m);
     j->n_ctx = n_ctx;
     j->pending = -1;
+    j->ends = tlr_model_generation(m);
     j->scratch = tlr_calloc(n_scratch, sizeof *j->scratch);
     j->ids = tlr_calloc(is_large ? n_ctx : 0, sizeof *j->ids);
     if (!j->scratch || !j->ids) {
@@ -76,14 +53,27 @@ int tlr_joint_new(struct tlr_joint **out, struct tlr_session *s,
         j->n = (uint32_t)(n < n_ctx ? n : n_ctx);
         memcpy(j->ids, ids, j->n * sizeof *ids);
     }
+    rc = tlr_ahead_new(j, err);
+    if (rc) {
+        tlr_joint_free(j);
+        return rc;
+    }
     *out = j;
     return 0;
+}
+
+void tlr_joint_stop(struct tlr_joint *j)
+{
+    if (j->ahead)
+        tlr_ahead_stop(j);
 }
 
 void tlr_joint_free(struct tlr_joint *j)
 {
     if (!j)
         return;
+    tlr_joint_stop(j);
+    tlr_ahead_free(j);
     tlr_free(j->scratch);
     tlr_free(j->ids);
     tlr_free(j);
@@ -92,7 +82,7 @@ void tlr_joint_free(struct tlr_joint *j)
 /* ---- the clock ---- */
 
 /* Time since the last mark belongs to *ns. */
-static void mark(struct tlr_joint *j, uint64_t *ns)
+void tlr_joint_mark(struct tlr_joint *j, uint64_t *ns)
 {
     uint64_t now = tlr_now_ns();
     *ns += now - j->mark_ns;
@@ -101,7 +91,7 @@ static void mark(struct tlr_joint *j, uint64_t *ns)
 
 /* ---- the small model ---- */
 
-static int see_top(struct tlr_joint *j, struct sight *v, int k,
+static int see_top(struct tlr_joint *j, struct tlr_sight *v, int k,
                    struct tlr_err *err)
 {
     if (v->n_top >= k)
@@ -111,7 +101,7 @@ static int see_top(struct tlr_joint *j, struct sight *v, int k,
     return rc;
 }
 
-static int see_logits(struct tlr_joint *j, struct sight *v,
+static int see_logits(struct tlr_joint *j, struct tlr_sight *v,
                       struct tlr_err *err)
 {
     int rc = tlr_run_head(j->session, err);
@@ -119,7 +109,7 @@ static int see_logits(struct tlr_joint *j, struct sight *v,
     return rc;
 }
 
-static void see_signals(const struct tlr_joint *j, struct sight *v)
+static void see_signals(const struct tlr_joint *j, struct tlr_sight *v)
 {
     if (!v->has_signals)
         tlr_signals_of(tlr_logits(j->session), j->n_ids, &v->signals);
@@ -135,7 +125,7 @@ static int n_pick(const struct tlr_joint *j)
 
 /* As much of the head as the policy needs, and in the same pass what a pick
  * behind it needs, where that is more of the same. */
-static int look(struct tlr_joint *j, struct sight *v, struct tlr_err *err)
+static int look(struct tlr_joint *j, struct tlr_sight *v, struct tlr_err *err)
 {
     enum tlr_policy_need need = tlr_policy_need(j->o.policy.kind);
     if (need == TLR_NEED_LOGITS || j->o.explain ||
@@ -153,9 +143,8 @@ static int look(struct tlr_joint *j, struct sight *v, struct tlr_err *err)
     return see_top(j, v, k > n_pick(j) ? k : n_pick(j), err);
 }
 
-/* The small model's token, to stand in the text. */
-static int pick(struct tlr_joint *j, struct sight *v, int32_t *id,
-                struct tlr_err *err)
+int tlr_joint_pick(struct tlr_joint *j, struct tlr_sight *v, int32_t *id,
+                   struct tlr_err *err)
 {
     struct tlr_session *s = j->session;
     int k = n_pick(j), rc;
@@ -178,7 +167,7 @@ static int pick(struct tlr_joint *j, struct sight *v, int32_t *id,
 
 /* ---- the policy ---- */
 
-static int trust(struct tlr_joint *j, struct sight *v,
+static int trust(struct tlr_joint *j, struct tlr_sight *v,
                  struct tlr_joint_token *t, struct tlr_err *err)
 {
     const struct tlr_policy *p = &j->o.policy;
@@ -199,6 +188,17 @@ static int trust(struct tlr_joint *j, struct sight *v,
 
 /* ---- the large model ---- */
 
+void tlr_joint_times(struct tlr_joint_token *t,
+                     const struct tlr_expert_reply *r, uint64_t wait_ns)
+{
+    t->llm_ns = r->think_ns < wait_ns ? r->think_ns : wait_ns;
+    t->wire_ns = wait_ns - t->llm_ns;
+    t->queue_ns = r->queue_ns;
+    t->connect_ns = r->connect_ns;
+    t->first_byte_ns = r->first_byte_ns;
+    t->cached_tok = r->cached_tok;
+}
+
 /* Its token after ids[0..n) into t->llm. */
 static int ask(struct tlr_joint *j, const int32_t *ids, size_t n,
                struct tlr_joint_token *t, struct tlr_err *err)
@@ -206,9 +206,10 @@ static int ask(struct tlr_joint *j, const int32_t *ids, size_t n,
     struct tlr_expert_reply reply;
     uint64_t wait_ns = 0;
     int rc = tlr_expert_ask(j->o.expert, ids, n, 1, j->n_ids, &reply, err);
-    mark(j, &wait_ns);
-    t->llm_ns = reply.think_ns < wait_ns ? reply.think_ns : wait_ns;
-    t->wire_ns = wait_ns - t->llm_ns;
+    j->totals.n_calls++;
+    tlr_joint_mark(j, &wait_ns);
+    tlr_joint_times(t, &reply, wait_ns);
+    t->exposed_ns = wait_ns;
     if (!rc)
         t->llm = reply.ids[0];
     return rc;
@@ -259,17 +260,24 @@ static int append(struct tlr_joint *j, struct tlr_err *err)
     return rc;
 }
 
+int tlr_joint_see(struct tlr_joint *j, struct tlr_sight *v,
+                  struct tlr_joint_token *t, struct tlr_err *err)
+{
+    v->n_top = 0;
+    v->has_logits = v->has_signals = false;
+    int rc = look(j, v, err);
+    tlr_joint_mark(j, &t->slm_ns);
+    rc = rc ? rc : trust(j, v, t, err);
+    tlr_joint_mark(j, &t->router_ns);
+    return rc;
+}
+
 static int next_joint(struct tlr_joint *j, struct tlr_joint_token *t,
                       struct tlr_err *err)
 {
-    struct sight v;
-    v.n_top = 0;
-    v.has_logits = v.has_signals = false;
+    struct tlr_sight v;
     int rc = append(j, err);
-    rc = rc ? rc : look(j, &v, err);
-    mark(j, &t->slm_ns);
-    rc = rc ? rc : trust(j, &v, t, err);
-    mark(j, &t->router_ns);
+    rc = rc ? rc : tlr_joint_see(j, &v, t, err);
     if (!rc && j->o.expert && (t->is_asked || j->o.explain))
         rc = try_ask(j, t, err);
     if (rc)
@@ -283,34 +291,39 @@ static int next_joint(struct tlr_joint *j, struct tlr_joint_token *t,
         t->id = t->llm;
         return 0;
     }
-    rc = pick(j, &v, &t->slm, err);
+    rc = tlr_joint_pick(j, &v, &t->slm, err);
     t->id = t->slm;
-    mark(j, &t->slm_ns);
+    tlr_joint_mark(j, &t->slm_ns);
     return rc;
 }
 
 static int next_small(struct tlr_joint *j, struct tlr_joint_token *t,
                       struct tlr_err *err)
 {
-    struct sight v;
+    struct tlr_sight v;
     v.n_top = 0;
     v.has_logits = v.has_signals = false;
     int rc = append(j, err);
     if (!rc && j->o.explain)
         rc = see_logits(j, &v, err);
-    rc = rc ? rc : pick(j, &v, &t->slm, err);
+    rc = rc ? rc : tlr_joint_pick(j, &v, &t->slm, err);
     if (!rc && j->o.explain) {
         see_signals(j, &v);
         t->signals = v.signals;
     }
     t->id = t->slm;
-    mark(j, &t->slm_ns);
+    tlr_joint_mark(j, &t->slm_ns);
     return rc;
 }
 
 static void account(struct tlr_joint_totals *sum,
                     const struct tlr_joint_token *t)
 {
+    sum->exposed_ns += t->exposed_ns;
+    sum->queue_ns += t->queue_ns;
+    sum->connect_ns += t->connect_ns;
+    sum->first_byte_ns += t->first_byte_ns;
+    sum->cached_tok += (uint64_t)t->cached_tok;
     sum->n_tok++;
     sum->n_asked += t->is_asked;
     sum->n_llm += t->is_llm;
@@ -321,15 +334,17 @@ static void account(struct tlr_joint_totals *sum,
     sum->wire_ns += t->wire_ns;
 }
 
+const struct tlr_joint_token tlr_joint_no_token = {
+    .id = -1, .slm = -1, .llm = -1, .trust = NAN,
+    .signals = {NAN, NAN, NAN, NAN, -1}};
+
 int tlr_joint_next(struct tlr_joint *j, struct tlr_joint_token *out,
                    struct tlr_err *err)
 {
-    static const struct tlr_joint_token none = {
-        .id = -1, .slm = -1, .llm = -1, .trust = NAN,
-        .signals = {NAN, NAN, NAN, NAN, -1}};
-    *out = none;
+    *out = tlr_joint_no_token;
     j->mark_ns = tlr_now_ns();
-    int rc = j->o.mode == TLR_LARGE_ONLY   ? next_large(j, out, err)
+    int rc = j->ahead                      ? tlr_ahead_next(j, out, err)
+             : j->o.mode == TLR_LARGE_ONLY ? next_large(j, out, err)
              : j->o.mode == TLR_SMALL_ONLY ? next_small(j, out, err)
                                            : next_joint(j, out, err);
     if (rc)
@@ -341,6 +356,8 @@ int tlr_joint_next(struct tlr_joint *j, struct tlr_joint_token *out,
 
 uint32_t tlr_joint_pos(const struct tlr_joint *j)
 {
+    if (j->ahead)
+        return tlr_ahead_pos(j);
     return j->o.mode == TLR_LARGE_ONLY ? j->n : tlr_pos(j->session);
 }
 

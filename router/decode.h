@@ -5,6 +5,11 @@
  * head when the hidden state alone says ask, and the large model's time when it
  * says keep.  Greedy decoding is exact: the same prefix, policy and models make
  * the same ids, with or without explain.
+ *
+ * While the large model thinks, the small one goes on from its own guess
+ * (optimistic.c), where the expert can be asked without standing still.  That
+ * changes times and nothing else: tokens, their records and the sums of records
+ * are the serial loop's, to the bit, for sampled text too.
  */
 #ifndef TLR_ROUTER_DECODE_H
 #define TLR_ROUTER_DECODE_H
@@ -37,14 +42,34 @@ struct tlr_joint_token {
     uint64_t router_ns; /* policy beyond that */
     uint64_t llm_ns;    /* reply.think_ns */
     uint64_t wire_ns;   /* the rest of the wait for the reply */
+    /* Of llm_ns + wire_ns, what the loop stood still for or worked in vain; the
+     * rest was hidden behind work that the text needed. */
+    uint64_t exposed_ns;
+    uint64_t queue_ns, connect_ns, first_byte_ns; /* as in the reply */
+    int cached_tok;
 };
 
 /* Sums over all tokens so far; with explain, times hold what was only asked to
  * be shown. */
 struct tlr_joint_totals {
     uint64_t n_tok, n_asked, n_llm, n_failed;
-    uint64_t slm_ns, router_ns, llm_ns, wire_ns;
+    uint64_t slm_ns, router_ns, llm_ns, wire_ns, exposed_ns;
+    uint64_t queue_ns, connect_ns, first_byte_ns, cached_tok;
+    /* What was done beside the text: asks made (n_asked with an expert, and those
+     * whose reply was of no use), tokens taken back and the small model's time
+     * for them. */
+    uint64_t n_calls, n_redone, lost_ns;
 };
+
+/* How far the loop may run ahead of a reply. */
+struct tlr_speculation {
+    double calls; /* most asks for one that is needed: 1 asks nothing ahead, 0 is
+                     the serial loop */
+    int n_flight; /* most asks at once, 1..TLR_FLIGHT_MAX; 0: by calls */
+    uint32_t max_tok; /* tokens of the text that are wanted, nothing is asked
+                         beyond; 0: unknown */
+};
+enum { TLR_FLIGHT_MAX = 8 };
 
 struct tlr_joint_options {
     enum tlr_joint_mode mode;
@@ -58,6 +83,9 @@ struct tlr_joint_options {
     bool explain;  /* signals and both candidates for every token: costs a head
                       and, with an expert, an ask at every position */
     bool require_expert; /* its failure ends the run instead */
+    /* Taken for zero with explain, which asks at every position, and for an
+     * expert that cannot be asked without standing still. */
+    struct tlr_speculation ahead;
 };
 
 struct tlr_joint;
@@ -69,7 +97,10 @@ int tlr_joint_new(struct tlr_joint **out, struct tlr_session *s,
                   const struct tlr_model *m,
                   const struct tlr_joint_options *options,
                   struct tlr_err *err);
-void tlr_joint_free(struct tlr_joint *j); /* NULL is allowed */
+void tlr_joint_free(struct tlr_joint *j); /* NULL is allowed; stops, too */
+/* Drops what runs ahead of the text: asks are cancelled, and the session holds
+ * the text without its last token, as the serial loop leaves it. */
+void tlr_joint_stop(struct tlr_joint *j);
 
 /* The next token.  It is not in the session yet: the next call appends it first,
  * so the last one of a text costs no step.  TLR_ELIMIT when the context is full.

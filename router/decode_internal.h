@@ -1,0 +1,61 @@
+/* decode_internal.h - what the serial loop (decode.c) and the one that runs ahead
+ * (optimistic.c) share: the handle, and one position's way from step to trust.
+ */
+#ifndef TLR_ROUTER_DECODE_INTERNAL_H
+#define TLR_ROUTER_DECODE_INTERNAL_H
+
+#include "router/decode.h"
+
+struct tlr_ahead;
+
+struct tlr_joint {
+    struct tlr_session *session;
+    struct tlr_joint_options o;
+    uint32_t n_ids, n_ctx;
+    int32_t pending; /* the last token, not appended yet; -1: none */
+    float *scratch;  /* of the router */
+    int32_t *ids;    /* [n_ctx] LARGE_ONLY: the text, which no session holds */
+    uint32_t n;
+    struct tlr_joint_totals totals;
+    struct tlr_err failure;
+    uint64_t mark_ns;
+    const struct tlr_generation *ends; /* NULL: none are known */
+    struct tlr_ahead *ahead;           /* NULL: the serial loop */
+};
+
+/* What the head made of the position at hand. */
+struct tlr_sight {
+    int n_top; /* 0: tlr_top did not run */
+    int32_t ids[TLR_TOP_MAX];
+    float logits[TLR_TOP_MAX];
+    bool has_logits;
+    struct tlr_signals signals;
+    bool has_signals;
+};
+
+extern const struct tlr_joint_token tlr_joint_no_token;
+
+/* Time since the last mark belongs to *ns. */
+void tlr_joint_mark(struct tlr_joint *j, uint64_t *ns);
+/* As much of the head as the policy needs, then trust and is_asked, at the
+ * session's last token. */
+int tlr_joint_see(struct tlr_joint *j, struct tlr_sight *v,
+                  struct tlr_joint_token *t, struct tlr_err *err);
+/* The small model's token, to stand in the text: the sampler draws. */
+int tlr_joint_pick(struct tlr_joint *j, struct tlr_sight *v, int32_t *id,
+                   struct tlr_err *err);
+/* Times of a reply that was waited wait_ns for in all. */
+void tlr_joint_times(struct tlr_joint_token *t,
+                     const struct tlr_expert_reply *r, uint64_t wait_ns);
+
+/* ---- optimistic.c ---- */
+
+/* Leaves j->ahead NULL where the options or the expert do not allow it. */
+int tlr_ahead_new(struct tlr_joint *j, struct tlr_err *err);
+void tlr_ahead_free(struct tlr_joint *j);
+int tlr_ahead_next(struct tlr_joint *j, struct tlr_joint_token *out,
+                   struct tlr_err *err);
+void tlr_ahead_stop(struct tlr_joint *j);
+uint32_t tlr_ahead_pos(const struct tlr_joint *j);
+
+#endif

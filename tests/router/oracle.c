@@ -1,0 +1,124 @@
+/* oracle.c - see oracle.h. */
+#include "tests/router/oracle.h"
+
+#include "base/hash.h"
+
+static uint64_t hash_ids(uint64_t seed, const int32_t *ids, size_t n)
+{
+    uint64_t h = tlr_hash_u64(seed, n);
+    for (size_t i = 0; i < n; i++)
+        h = tlr_hash_u64(h, (uint64_t)ids[i]);
+    return h;
+}
+
+static double uniform(uint64_t h)
+{
+    return (double)(h >> 11) * 0x1p-53;
+}
+
+/* The answer for a prefix. */
+static int decide(struct oracle *o, const int32_t *ids, size_t n, int32_t *id)
+{
+    uint64_t h = hash_ids(o->seed, ids, n);
+    double u = uniform(h);
+    if (u < o->fail)
+        return o->fail_code;
+    u -= o->fail;
+    if (u < o->end) {
+        *id = o->end_id;
+        return 0;
+    }
+    u -= o->end;
+    if (u < o->agree) {
+        struct tlr_expert_reply reply;
+        MUST(tlr_expert_ask(&o->own, ids, n, 1, tlr_model_n_ids(o->like),
+                            &reply, &must_err));
+        *id = reply.ids[0];
+        return 0;
+    }
+    *id = (int32_t)(tlr_hash_u64(h, 1) % tlr_model_n_ids(o->like));
+    return 0;
+}
+
+static int say(int rc, struct tlr_err *err)
+{
+    return tlr_err_set(err, rc, "oracle: no answer");
+}
+
+static int oracle_ask(void *self, const int32_t *ids, size_t n, int n_tok,
+                      struct tlr_expert_reply *out, struct tlr_err *err)
+{
+    (void)n_tok;
+    struct oracle *o = self;
+    int rc = o->budget == 0 ? TLR_ELIMIT : decide(o, ids, n, &out->ids[0]);
+    o->budget -= o->budget > 0;
+    out->n_tok = 1;
+    return rc ? say(rc, err) : 0;
+}
+
+static int oracle_submit(void *self, const int32_t *ids, size_t n, int n_tok,
+                         uint64_t *ticket, struct tlr_err *err)
+{
+    struct oracle *o = self;
+    struct tlr_expert_reply reply;
+    struct tlr_err why = TLR_ERR_INIT;
+    if (o->n_open == o->carries)
+        return say(TLR_ELIMIT, err);
+    ck_assert_int_lt(o->n_submitted, ORACLE_TICKETS);
+    int rc = oracle_ask(o, ids, n, n_tok, &reply, &why);
+    uint64_t h = tlr_hash_u64(o->schedule, (uint64_t)o->n_submitted);
+    if (rc && uniform(tlr_hash_u64(h, 1)) < o->lost_on_submit)
+        return say(rc, err);
+    o->tickets[o->n_submitted].rc = rc;
+    o->tickets[o->n_submitted].id = reply.ids[0];
+    o->tickets[o->n_submitted].is_open = true;
+    o->tickets[o->n_submitted].ready =
+        o->now + h % ((uint64_t)o->most_ticks + 1);
+    *ticket = (uint64_t)++o->n_submitted;
+    o->n_open++;
+    o->n_most_open = o->n_open > o->n_most_open ? o->n_open : o->n_most_open;
+    return 0;
+}
+
+static int oracle_wait(void *self, uint64_t ticket, int timeout_ms,
+                       struct tlr_expert_reply *out, struct tlr_err *err)
+{
+    struct oracle *o = self;
+    size_t i = (size_t)ticket - 1;
+    ck_assert(i < ORACLE_TICKETS && o->tickets[i].is_open);
+    o->now++;
+    if (timeout_ms < 0 && o->now < o->tickets[i].ready)
+        o->now = o->tickets[i].ready;
+    if (o->now < o->tickets[i].ready)
+        return TLR_EPENDING;
+    o->tickets[i].is_open = false;
+    o->n_open--;
+    out->ids[0] = o->tickets[i].id;
+    out->n_tok = 1;
+    return o->tickets[i].rc ? say(o->tickets[i].rc, err) : 0;
+}
+
+static void oracle_cancel(void *self, uint64_t ticket)
+{
+    struct oracle *o = self;
+    ck_assert(o->tickets[ticket - 1].is_open);
+    o->tickets[ticket - 1].is_open = false;
+    o->n_open--;
+    o->n_cancelled++;
+}
+
+struct tlr_expert oracle_open(struct oracle *o)
+{
+    static const struct tlr_expert_ops ops = {.ask = oracle_ask,
+                                              .submit = oracle_submit,
+                                              .wait = oracle_wait,
+                                              .cancel = oracle_cancel};
+    MUST(tlr_expert_open_model(&o->own, o->like, o->like, NULL, &must_err));
+    return (struct tlr_expert){.ops = &ops, .self = o, .name = "oracle"};
+}
+
+void oracle_close(struct oracle *o)
+{
+    ck_assert_int_eq(o->n_open, 0);
+    tlr_expert_close(&o->own);
+}
