@@ -122,14 +122,14 @@ TLR_INLINE void load_words(vi w[WORDS], const struct band *b, int part,
 {
     const uint8_t *n =
         b->tile + (type == TLR_Q4M ? 64 : 32) + part * 4 * LANES;
-    const uint8_t *low = b->low + part * 4 * LANES;
     TLR_UNROLL
     for (int i = 0; i < WORDS; i += 2) {
         if (type == TLR_Q8) {
             w[i] = vi_load(n + i * 64);
             w[i + 1] = vi_load(n + i * 64 + 64);
         } else if (type == TLR_Q8P) {
-            vi h = vi_load(n + i * 32), l = vi_load(low + i * 32);
+            vi h = vi_load(n + i * 32);
+            vi l = vi_load(b->low + part * 4 * LANES + i * 32);
             w[i] = vi_join_low(h, l);
             w[i + 1] = vi_join_high(h, l);
         } else {
