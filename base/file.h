@@ -55,6 +55,9 @@ uint64_t tlr_out_pos(const struct tlr_out *o); /* where write goes on */
 int tlr_out_flush(struct tlr_out *o, int *fd, struct tlr_err *err);
 int tlr_out_commit(struct tlr_out *o, struct tlr_err *err); /* frees o */
 void tlr_out_abort(struct tlr_out *o); /* removes and frees; NULL is allowed */
+/* All of the above for bytes that are in memory. */
+int tlr_write_file(const char *path, const void *data, size_t len,
+                   struct tlr_err *err);
 /* Async-signal-safe: unlinks every temporary of this process. */
 void tlr_out_cleanup(void);
 

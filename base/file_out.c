@@ -437,3 +437,19 @@ void tlr_out_abort(struct tlr_out *o)
     tlr_free(o->path);
     tlr_free(o);
 }
+
+int tlr_write_file(const char *path, const void *data, size_t len,
+                   struct tlr_err *err)
+{
+    struct tlr_out *o;
+    int rc = tlr_out_begin(&o, path, err);
+    if (rc) {
+        return rc;
+    }
+    rc = tlr_out_write(o, data, len, err);
+    if (rc) {
+        tlr_out_abort(o);
+        return rc;
+    }
+    return tlr_out_commit(o, err);
+}

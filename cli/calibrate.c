@@ -48,14 +48,7 @@ static const struct cli_option options[] = {
       .at = offsetof(struct calibrate_args, max_items), .value = "N",
       .help = "the first N questions only", .fallback = "200", .min = 1,
       .max = 1e9 },
-    { .name = "max-tokens", .letter = 'n', .kind = CLI_INT,
-      .at = offsetof(struct calibrate_args, max_tokens), .value = "N",
-      .help = "most tokens of one answer", .fallback = "100", .min = 1,
-      .max = 65536 },
-    { .name = "jobs", .letter = 'j', .kind = CLI_INT,
-      .at = offsetof(struct calibrate_args, jobs), .value = "N",
-      .help = "items at the same time, one thread each",
-      .unset = "one for each core", .min = 1, .max = 4096 },
+    CLI_ANSWER_OPTIONS(struct calibrate_args),
     { .name = "raw", .kind = CLI_FLAG, .at = offsetof(struct calibrate_args, raw),
       .help = "send the prompts without the chat template" },
     { .name = "latency-ms", .kind = CLI_REAL,
@@ -172,18 +165,10 @@ static int write_router(const char *path, const struct tlr_router *r,
 {
     uint8_t *bytes;
     size_t len;
-    struct tlr_out *out;
     int rc = tlr_router_repack(&bytes, &len, r, err);
     if (rc)
         return rc;
-    rc = tlr_out_begin(&out, path, err);
-    if (!rc) {
-        rc = tlr_out_write(out, bytes, len, err);
-        if (rc)
-            tlr_out_abort(out);
-        else
-            rc = tlr_out_commit(out, err);
-    }
+    rc = tlr_write_file(path, bytes, len, err);
     tlr_free(bytes);
     return rc;
 }

@@ -9,6 +9,7 @@
 #include "cli/eval_report.h"
 #include "cli/output.h"
 #include "cli/pair.h"
+#include "cli/routing.h"
 #include "engine/json.h"
 
 enum { SHARES_MAX = 64, BOOTSTRAP_SEED = 1 };
@@ -63,14 +64,7 @@ static const struct cli_option options[] = {
     { .name = "max-items", .kind = CLI_INT,
       .at = offsetof(struct eval_args, max_items), .value = "N",
       .help = "the first N items only", .unset = "all", .min = 1, .max = 1e9 },
-    { .name = "max-tokens", .letter = 'n', .kind = CLI_INT,
-      .at = offsetof(struct eval_args, max_tokens), .value = "N",
-      .help = "most tokens of one answer", .fallback = "100", .min = 1,
-      .max = 65536 },
-    { .name = "jobs", .letter = 'j', .kind = CLI_INT,
-      .at = offsetof(struct eval_args, jobs), .value = "N",
-      .help = "items at the same time, one thread each",
-      .unset = "one for each core", .min = 1, .max = 4096 },
+    CLI_ANSWER_OPTIONS(struct eval_args),
     { .name = "state", .kind = CLI_FILE, .at = offsetof(struct eval_args, state),
       .value = "STATE",
       .help = "keep the outcome of each finished item here; the same command "
@@ -220,13 +214,9 @@ static int routers_crc(const struct cli_pair *p, uint32_t *crc,
 {
     *crc = 0;
     for (int i = 0; i < p->n_routers; i++) {
-        uint8_t *bytes;
-        size_t len;
-        int rc = tlr_router_repack(&bytes, &len, p->routers[p->order[i]], err);
+        int rc = cli_router_crc(crc, p->routers[p->order[i]], err);
         if (rc)
             return rc;
-        *crc = tlr_crc32(*crc, bytes, len);
-        tlr_free(bytes);
     }
     return 0;
 }

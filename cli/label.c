@@ -17,8 +17,6 @@
 #include "router/label.h"
 #include "router/router.h"
 
-enum { MAX_ROUTER_BYTES = 1 << 30 };
-
 struct label_args {
     const char *file, *task, *slm, *llm, *out, *chains, *router, *previous;
     struct cli_session_args session;
@@ -140,22 +138,14 @@ struct work {
 static int open_router(struct work *w, struct tlr_err *err)
 {
     const struct label_args *a = w->args;
-    char *bytes = NULL;
-    size_t len;
-    int rc = tlr_read_file(&bytes, &len, a->router, MAX_ROUTER_BYTES, err);
+    uint32_t crc = 0;
+    int rc = cli_router_open(&w->router, a->router, w->slm, err);
     if (!rc)
-        rc = tlr_router_open(&w->router,
-                             (struct tlr_bytes){ (uint8_t *)bytes, len },
-                             a->router, err);
-    if (!rc) {
-        uint32_t crc = tlr_crc32(0, bytes, len);
-        w->who = tlr_hash_u64(tlr_hash_u64(w->who, crc),
-                              (uint64_t)(a->tau * 1e9));
-        rc = tlr_router_check(w->router, w->slm, err);
-    }
-    tlr_free(bytes);
+        rc = cli_router_crc(&crc, w->router, err);
     if (rc)
         return rc;
+    w->who = tlr_hash_u64(tlr_hash_u64(w->who, crc),
+                          (uint64_t)(a->tau * 1e9));
     w->policy = (struct tlr_policy){ .kind = tlr_router_shape(w->router)->kind,
                                      .tau = (float)a->tau,
                                      .router = w->router };

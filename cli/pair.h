@@ -9,6 +9,17 @@
 #include "router/policy.h"
 #include "router/router.h"
 
+/* How questions are answered; type has int64_t max_tokens and jobs. */
+#define CLI_ANSWER_OPTIONS(type)                                               \
+    { .name = "max-tokens", .letter = 'n', .kind = CLI_INT,                    \
+      .at = offsetof(type, max_tokens), .value = "N",                          \
+      .help = "most tokens of one answer", .fallback = "100", .min = 1,        \
+      .max = 65536 },                                                          \
+    { .name = "jobs", .letter = 'j', .kind = CLI_INT,                          \
+      .at = offsetof(type, jobs), .value = "N",                                \
+      .help = "items at the same time, one thread each",                       \
+      .unset = "one for each core", .min = 1, .max = 4096 }
+
 struct cli_pair {
     struct tlr_model *slm, *llm;
     struct tlr_session_options session;

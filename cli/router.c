@@ -97,19 +97,6 @@ static int attach(const struct router_args *a, const struct tlr_model *m,
     return rc;
 }
 
-static int save(const char *path, struct tlr_bytes bytes, struct tlr_err *err)
-{
-    struct tlr_out *o = NULL;
-    int rc = tlr_out_begin(&o, path, err);
-    if (rc)
-        return rc;
-    rc = tlr_out_write(o, bytes.ptr, bytes.len, err);
-    if (!rc)
-        return tlr_out_commit(o, err);
-    tlr_out_abort(o);
-    return rc;
-}
-
 static int detach(const struct router_args *a, const struct tlr_model *m,
                   struct tlr_err *err)
 {
@@ -118,7 +105,7 @@ static int detach(const struct router_args *a, const struct tlr_model *m,
     struct tlr_bytes none = { NULL, 0 };
     if (!has.ptr)
         return tlr_err_set(err, TLR_ENOTFOUND, "%s: carries no router", a->file);
-    int rc = a->router ? save(a->router, has, err) : 0;
+    int rc = a->router ? tlr_write_file(a->router, has.ptr, has.len, err) : 0;
     return rc ? rc : write_model(a, m, none, err);
 }
 

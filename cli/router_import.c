@@ -10,8 +10,8 @@
 #include "base/mem.h"
 #include "cli/cli.h"
 #include "cli/output.h"
+#include "convert/gguf_blocks.h"
 #include "convert/safetensors.h"
-#include "kernels/quant.h"
 #include "router/citer.h"
 #include "router/import.h"
 
@@ -30,35 +30,29 @@ static void loaded_clear(struct loaded *l)
     tlr_map_close(&l->map);
 }
 
-static uint16_t u16_at(const uint8_t *p)
-{
-    return (uint16_t)(p[0] | p[1] << 8);
-}
-
 /* What no network has (integers, many dimensions) stays without data: the
  * import refuses it by name, or knows that it is a counter. */
 static int take_tensor(struct tlr_import_tensor *to,
                        const struct tlr_safetensor *t, struct tlr_err *err)
 {
-    bool is_f32 = strcmp(t->dtype, "F32") == 0, is_f16 = strcmp(t->dtype, "F16") == 0;
-    bool is_bf16 = strcmp(t->dtype, "BF16") == 0;
+    const struct tlr_block_type *type = tlr_block_type_by_name(t->dtype);
     to->name = t->name;
     to->n_dims = t->n_dims;
-    if ((!is_f32 && !is_f16 && !is_bf16) || t->n_dims < 1 || t->n_dims > 2) {
+    size_t n = type ? (size_t)t->n_bytes / type->n_bytes : 0;
+    if (!type || n > UINT32_MAX || t->n_dims < 1 || t->n_dims > 2) {
         to->n_dims = 0;
         return 0;
     }
-    size_t n = t->n_bytes / (is_f32 ? 4 : 2);
     float *data = tlr_calloc(n, sizeof *data);
     if (!data)
         return tlr_err_nomem(err, t->name, n * sizeof *data);
     to->data = data;
     memcpy(to->shape, t->shape, t->n_dims * sizeof *t->shape);
-    if (is_f32)
-        memcpy(data, t->data, n * sizeof *data);
-    for (size_t i = 0; !is_f32 && i < n; i++)
-        data[i] = is_f16 ? tlr_f16_to_f32(u16_at(t->data + 2 * i))
-                         : tlr_bf16_to_f32(u16_at(t->data + 2 * i));
+    size_t n_rows = t->n_dims > 1 ? t->shape[0] : 1, n_cols = n_rows ? n / n_rows : 0;
+    for (size_t r = 0; r < n_rows; r++)
+        tlr_block_row_decode(type, data + r * n_cols,
+                             t->data + r * n_cols * type->n_bytes,
+                             (uint32_t)n_cols);
     return 0;
 }
 
@@ -83,7 +77,6 @@ static int save(const char *out, const struct tlr_router_weights *w,
 {
     uint8_t *bytes = NULL;
     size_t len = 0;
-    struct tlr_out *o;
     json_t *j = json_object();
     cli_json_put(j, "policy", json_string(tlr_policy_name(w->kind)));
     cli_json_put(j, "imported_from", cli_json_text(source, strlen(source)));
@@ -95,14 +88,7 @@ static int save(const char *out, const struct tlr_router_weights *w,
     int rc = tlr_router_pack(&bytes, &len, w, NULL, fingerprint, info, err);
     free(info);
     if (!rc)
-        rc = tlr_out_begin(&o, out, err);
-    if (!rc) {
-        rc = tlr_out_write(o, bytes, len, err);
-        if (!rc)
-            rc = tlr_out_commit(o, err);
-        else
-            tlr_out_abort(o);
-    }
+        rc = tlr_write_file(out, bytes, len, err);
     tlr_free(bytes);
     return rc;
 }

@@ -3,6 +3,9 @@
 
 #include <string.h>
 
+#include "base/hash.h"
+#include "base/mem.h"
+
 static const double DEFAULT_SHARE = 0.07;
 
 bool cli_routing_is_on(const struct cli_routing_args *a)
@@ -35,24 +38,37 @@ int cli_llm_open(struct tlr_model **out, const char *spec, struct tlr_err *err)
     return rc ? rc : cli_model_open(out, spec + PREFIX_BYTES, true, err);
 }
 
-int cli_expert_open(struct tlr_expert *out, struct tlr_model **model,
-                    const char *spec, const struct tlr_model *like,
-                    const struct tlr_session_options *options,
-                    struct tlr_err *err)
+/* The large model that a --llm option names, and a session of its own on it, with
+ * the small model's options but for what belongs to the file. */
+static int open_expert(struct tlr_expert *out, struct tlr_model **model,
+                       const char *spec, const struct tlr_model *like,
+                       const struct tlr_session_options *options,
+                       struct tlr_err *err)
 {
     memset(out, 0, sizeof *out);
     int rc = cli_llm_open(model, spec, err);
     if (rc)
         return rc;
-    struct tlr_session_options o = TLR_SESSION_OPTIONS_INIT;
-    if (options)
-        o = *options;
+    struct tlr_session_options o = *options;
     uint32_t most = tlr_model_config(*model)->max_ctx;
     if (o.n_ctx > most)
         o.n_ctx = most;
     o.kv = TLR_KV_AUTO;
     o.act = TLR_ACT_AUTO;
     return tlr_expert_open_model(out, *model, like, &o, err);
+}
+
+int cli_router_crc(uint32_t *crc, const struct tlr_router *r,
+                   struct tlr_err *err)
+{
+    uint8_t *bytes;
+    size_t len;
+    int rc = tlr_router_repack(&bytes, &len, r, err);
+    if (rc)
+        return rc;
+    *crc = tlr_crc32(*crc, bytes, len);
+    tlr_free(bytes);
+    return 0;
 }
 
 int cli_router_open(struct tlr_router **out, const char *path,
@@ -141,7 +157,7 @@ int cli_routing_open(struct cli_routing *out, const struct cli_routing_args *a,
     }
     if (rc || !a->llm || out->options.mode == TLR_SMALL_ONLY)
         return rc;
-    rc = cli_expert_open(&out->expert, &out->llm, a->llm, m,
+    rc = open_expert(&out->expert, &out->llm, a->llm, m,
                          tlr_session_options_used(s), err);
     out->options.expert = &out->expert;
     out->options.require_expert = a->require_llm;

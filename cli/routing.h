@@ -71,17 +71,14 @@ void cli_routing_clear(struct cli_routing *r); /* a zeroed one is allowed */
 int cli_llm_check(const char *spec, struct tlr_err *err);
 int cli_llm_open(struct tlr_model **out, const char *spec, struct tlr_err *err);
 
-/* The large model that a --llm option names: a session of its own on *model,
- * like `like` in its tokenizer; options are the small model's (NULL: none).
- * Close both, the expert first. */
-int cli_expert_open(struct tlr_expert *out, struct tlr_model **model,
-                    const char *spec, const struct tlr_model *like,
-                    const struct tlr_session_options *options,
-                    struct tlr_err *err);
-
 /* The router in --router FILE, or for NULL the one that the model carries,
  * checked to be for this model. */
 int cli_router_open(struct tlr_router **out, const char *path,
                     const struct tlr_model *m, struct tlr_err *err);
+
+/* Checksum of a router's bytes, continuing from *crc: what runs are told apart
+ * by. */
+int cli_router_crc(uint32_t *crc, const struct tlr_router *r,
+                   struct tlr_err *err);
 
 #endif

@@ -272,7 +272,6 @@ static int write_router(const char *path, const struct tlr_dataset *d,
 {
     uint8_t *bytes = NULL;
     size_t len = 0;
-    struct tlr_out *out;
     char *info = json_dumps(report, JSON_COMPACT);
     if (!info)
         return tlr_err_nomem(err, "training report", 4096);
@@ -280,14 +279,7 @@ static int write_router(const char *path, const struct tlr_dataset *d,
                              tlr_dataset_info(d)->fingerprint, info, err);
     free(info);
     if (!rc)
-        rc = tlr_out_begin(&out, path, err);
-    if (!rc) {
-        rc = tlr_out_write(out, bytes, len, err);
-        if (!rc)
-            rc = tlr_out_commit(out, err);
-        else
-            tlr_out_abort(out);
-    }
+        rc = tlr_write_file(path, bytes, len, err);
     tlr_free(bytes);
     return rc;
 }

@@ -10,26 +10,17 @@
 #include <stddef.h>
 #include <string.h>
 
-static uint16_t load_u16(const uint8_t *p)
-{
-    return (uint16_t)(p[0] | p[1] << 8);
-}
-
-static uint32_t load_u32(const uint8_t *p)
-{
-    return load_u16(p) | (uint32_t)load_u16(p + 2) << 16;
-}
+#include "base/bytes.h"
 
 static float load_f16(const uint8_t *p)
 {
-    return tlr_f16_to_f32(load_u16(p));
+    return tlr_f16_to_f32(tlr_get_u16(p));
 }
 
 static void decode_f32(float *dst, const uint8_t *src, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {
-        uint32_t bits = load_u32(src + 4 * (size_t)i);
-        memcpy(&dst[i], &bits, sizeof bits);
+        dst[i] = tlr_get_f32(src + 4 * (size_t)i);
     }
 }
 
@@ -43,7 +34,7 @@ static void decode_f16(float *dst, const uint8_t *src, uint32_t n)
 static void decode_bf16(float *dst, const uint8_t *src, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {
-        dst[i] = tlr_bf16_to_f32(load_u16(src + 2 * (size_t)i));
+        dst[i] = tlr_bf16_to_f32(tlr_get_u16(src + 2 * (size_t)i));
     }
 }
 
@@ -105,7 +96,7 @@ static void decode_q5_0(float *dst, const uint8_t *src, uint32_t n)
     uint8_t q[32];
     for (uint32_t b = 0; b < n; b++, src += 22, dst += 32) {
         float d = load_f16(src);
-        unpack_5bit(q, src + 6, load_u32(src + 2));
+        unpack_5bit(q, src + 6, tlr_get_u32(src + 2));
         for (int j = 0; j < 32; j++) {
             dst[j] = d * (float)(q[j] - 16);
         }
@@ -117,7 +108,7 @@ static void decode_q5_1(float *dst, const uint8_t *src, uint32_t n)
     uint8_t q[32];
     for (uint32_t b = 0; b < n; b++, src += 24, dst += 32) {
         float d = load_f16(src), m = load_f16(src + 2);
-        unpack_5bit(q, src + 8, load_u32(src + 4));
+        unpack_5bit(q, src + 8, tlr_get_u32(src + 4));
         for (int j = 0; j < 32; j++) {
             dst[j] = d * (float)q[j] + m;
         }
@@ -264,8 +255,8 @@ int tlr_block_row_carry(const struct tlr_block_type *type, uint8_t *band,
     uint8_t n[32];
     int8_t q[32];
     for (uint32_t c = 0; c < n_cols; c += 32) {
-        uint16_t d = load_u16(src);
-        uint16_t m = type->exact == TLR_Q4M ? load_u16(src + 2) : 0;
+        uint16_t d = tlr_get_u16(src);
+        uint16_t m = type->exact == TLR_Q4M ? tlr_get_u16(src + 2) : 0;
         if (!f16_is_finite(d) || !f16_is_finite(m)) {
             return -1;
         }

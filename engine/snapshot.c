@@ -13,6 +13,7 @@
  */
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/hash.h"
 #include "base/mem.h"
 #include "engine/session.h"
@@ -61,22 +62,15 @@ static uint8_t *put_head(const struct tlr_session *s, uint8_t *dst,
     return dst;
 }
 
-static void put_u32(uint8_t *dst, uint32_t v)
-{
-    for (int i = 0; i < 4; i++) {
-        dst[i] = (uint8_t)(v >> (8 * i));
-    }
-}
-
 static void put_header(uint8_t *dst, const struct header *h)
 {
     memcpy(dst, magic, sizeof magic);
-    put_u32(dst + 8, (uint32_t)h->fingerprint);
-    put_u32(dst + 12, (uint32_t)(h->fingerprint >> 32));
-    put_u32(dst + 16, h->elem_bytes);
-    put_u32(dst + 20, h->n_pos);
-    put_u32(dst + 24, h->has_hidden);
-    put_u32(dst + 28, h->crc);
+    tlr_put_u32(dst + 8, (uint32_t)h->fingerprint);
+    tlr_put_u32(dst + 12, (uint32_t)(h->fingerprint >> 32));
+    tlr_put_u32(dst + 16, h->elem_bytes);
+    tlr_put_u32(dst + 20, h->n_pos);
+    tlr_put_u32(dst + 24, h->has_hidden);
+    tlr_put_u32(dst + 28, h->crc);
 }
 
 int tlr_snapshot_save(const struct tlr_session *s, uint8_t **out,

@@ -6,8 +6,7 @@
 #ifndef TLR_ROUTER_DATASET_LAYOUT_H
 #define TLR_ROUTER_DATASET_LAYOUT_H
 
-#include <string.h>
-
+#include "base/bytes.h"
 #include "router/dataset.h"
 
 #define TLR_DATASET_MAGIC "\x89TLD\r\n\x1a\n"
@@ -31,26 +30,26 @@ struct ds_block {
 /* Cursor for little-endian stores. */
 static inline uint8_t *ds_put16(uint8_t *p, uint16_t v)
 {
-    p[0] = (uint8_t)v;
-    p[1] = (uint8_t)(v >> 8);
+    tlr_put_u16(p, v);
     return p + 2;
 }
 
 static inline uint8_t *ds_put32(uint8_t *p, uint32_t v)
 {
-    return ds_put16(ds_put16(p, (uint16_t)v), (uint16_t)(v >> 16));
+    tlr_put_u32(p, v);
+    return p + 4;
 }
 
 static inline uint8_t *ds_put64(uint8_t *p, uint64_t v)
 {
-    return ds_put32(ds_put32(p, (uint32_t)v), (uint32_t)(v >> 32));
+    tlr_put_u64(p, v);
+    return p + 8;
 }
 
 static inline uint8_t *ds_put_f32(uint8_t *p, float f)
 {
-    uint32_t v;
-    memcpy(&v, &f, sizeof v);
-    return ds_put32(p, v);
+    tlr_put_f32(p, f);
+    return p + 4;
 }
 
 /* dataset_read.c, for both. */

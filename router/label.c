@@ -83,24 +83,6 @@ struct look {
     uint32_t group, dim, n_ids;
 };
 
-/* The TLR_SIGNAL_TOP largest of x[n], best first. */
-static void largest(const float *x, uint32_t n, float *top)
-{
-    for (int i = 0; i < TLR_SIGNAL_TOP; i++) {
-        top[i] = -INFINITY;
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        if (!(x[i] > top[TLR_SIGNAL_TOP - 1])) {
-            continue;
-        }
-        int at = TLR_SIGNAL_TOP - 1;
-        for (; at > 0 && x[i] > top[at - 1]; at--) {
-            top[at] = top[at - 1];
-        }
-        top[at] = x[i];
-    }
-}
-
 static int look_at(void *ctx, size_t index, const float *hidden,
                    const float *logits)
 {
@@ -118,7 +100,7 @@ static int look_at(void *ctx, size_t index, const float *hidden,
     if (!isfinite(row->signals.max_logit)) {
         return 1;
     }
-    largest(logits, k->n_ids, top);
+    tlr_top_logits(logits, k->n_ids, top);
     tlr_features(top, row->features);
     row->p_slm = (float)((double)row->signals.max_prob *
                          exp((double)logits[row->gold] -

@@ -55,6 +55,9 @@ enum tlr_policy_need tlr_policy_need(enum tlr_policy_kind kind);
  * [0] l[0], [1] l[0] - l[1], ..., [15] l[0] - l[15], [16] the entropy of the
  * softmax over these 16, [17] its largest probability. */
 enum { TLR_SIGNAL_TOP = 16, TLR_N_FEATURES = TLR_SIGNAL_TOP + 2 };
+/* The best TLR_SIGNAL_TOP of logits f32 [n_ids], best first; -INFINITY where
+ * there are fewer. */
+void tlr_top_logits(const float *logits, uint32_t n_ids, float *top);
 /* top [TLR_SIGNAL_TOP], best first; out [TLR_N_FEATURES]. */
 void tlr_features(const float *top, float *out);
 

@@ -78,8 +78,6 @@ const struct tlr_router_weights *
 tlr_router_shape(const struct tlr_router *r); /* w1 is NULL: it is rounded */
 struct tlr_calibration *tlr_router_calibration(struct tlr_router *r);
 const char *tlr_router_info(const struct tlr_router *r); /* JSON */
-int tlr_router_set_info(struct tlr_router *r, const char *info,
-                        struct tlr_err *err);
 const char *tlr_router_label(const struct tlr_router *r);
 uint64_t tlr_router_fingerprint(const struct tlr_router *r);
 /* The same router with another calibration or info, packed. */

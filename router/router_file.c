@@ -8,6 +8,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/mem.h"
@@ -71,37 +72,6 @@ static struct layout layout_of(const struct tlr_router_weights *w,
     return l;
 }
 
-static void put_u32(uint8_t *p, uint32_t v)
-{
-    memcpy(p, &v, sizeof v);
-}
-
-static void put_u64(uint8_t *p, uint64_t v)
-{
-    memcpy(p, &v, sizeof v);
-}
-
-static uint32_t get_u32(const uint8_t *p)
-{
-    uint32_t v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-
-static uint64_t get_u64(const uint8_t *p)
-{
-    uint64_t v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-
-static float get_f32(const uint8_t *p)
-{
-    float v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-
 /* Everything but the checksum's own bytes. */
 static uint32_t checksum(const uint8_t *bytes, size_t len)
 {
@@ -163,8 +133,9 @@ static int check_numbers(const struct tlr_router *r, struct tlr_err *err)
     return rc ? rc : tlr_calibration_check(&r->calibration, r->label, err);
 }
 
-int tlr_router_set_info(struct tlr_router *r, const char *info,
-                        struct tlr_err *err)
+/* info: a JSON object. */
+static int set_info(struct tlr_router *r, const char *info,
+                    struct tlr_err *err)
 {
     json_t *o = NULL;
     struct tlr_bytes bytes = {(const uint8_t *)info, strlen(info)};
@@ -277,7 +248,7 @@ int tlr_router_pack(uint8_t **out, size_t *out_len,
     r->fingerprint = fingerprint;
     if (calibration)
         r->calibration = *calibration;
-    rc = tlr_router_set_info(r, info, err);
+    rc = set_info(r, info, err);
     rc = rc ? rc : tlr_router_repack(out, out_len, r, err);
     tlr_router_free(r);
     return rc;
@@ -297,17 +268,17 @@ static void put_head(uint8_t *h, const struct tlr_router *r,
                      uint32_t calibrated)
 {
     memcpy(h, MAGIC, 8);
-    put_u32(h + AT_VERSION, VERSION);
-    put_u32(h + AT_KIND, (uint32_t)r->w.kind);
-    put_u32(h + AT_DIM, r->w.dim);
-    put_u32(h + AT_FEATURES, r->w.n_features);
-    put_u32(h + AT_HIDDEN, r->w.n_hidden);
-    put_u32(h + AT_CALIBRATED, calibrated);
-    put_u64(h + AT_FINGERPRINT, r->fingerprint);
-    put_u64(h + AT_POSITIONS, calibrated ? r->calibration.n_positions : 0);
+    tlr_put_u32(h + AT_VERSION, VERSION);
+    tlr_put_u32(h + AT_KIND, (uint32_t)r->w.kind);
+    tlr_put_u32(h + AT_DIM, r->w.dim);
+    tlr_put_u32(h + AT_FEATURES, r->w.n_features);
+    tlr_put_u32(h + AT_HIDDEN, r->w.n_hidden);
+    tlr_put_u32(h + AT_CALIBRATED, calibrated);
+    tlr_put_u64(h + AT_FINGERPRINT, r->fingerprint);
+    tlr_put_u64(h + AT_POSITIONS, calibrated ? r->calibration.n_positions : 0);
     memcpy(h + AT_B2, &r->w.b2, 4);
     memcpy(h + AT_TEMPERATURE, &r->w.temperature, 4);
-    put_u32(h + AT_INFO_BYTES, (uint32_t)strlen(r->info));
+    tlr_put_u32(h + AT_INFO_BYTES, (uint32_t)strlen(r->info));
 }
 
 static void put_calibration(uint8_t *bytes, const struct layout *l,
@@ -318,7 +289,7 @@ static void put_calibration(uint8_t *bytes, const struct layout *l,
     for (uint32_t p = 0; p < TLR_N_POLICIES; p++) {
         if (!tlr_calibration_has(c, p))
             continue;
-        put_u32(row, p);
+        tlr_put_u32(row, p);
         memcpy(row + 4, c->tau[p], sizeof c->tau[p]);
         row += CAL_ROW_BYTES;
     }
@@ -350,7 +321,7 @@ int tlr_router_repack(uint8_t **out, size_t *out_len,
     if (calibrated > 0)
         put_calibration(bytes, &l, &r->calibration);
     memcpy(bytes + l.info, r->info, strlen(r->info));
-    put_u32(bytes + AT_CRC, checksum(bytes, (size_t)l.end));
+    tlr_put_u32(bytes + AT_CRC, checksum(bytes, (size_t)l.end));
     *out = bytes;
     *out_len = (size_t)l.end;
     return 0;
@@ -375,7 +346,7 @@ static int check_head(struct tlr_bytes b, const char *label,
                            "%s: expected a router file (tlr train), found "
                            "something else",
                            label);
-    uint32_t version = get_u32(b.ptr + AT_VERSION);
+    uint32_t version = tlr_get_u32(b.ptr + AT_VERSION);
     if (version != VERSION)
         return tlr_err_set(err, TLR_EUNSUPPORTED,
                            "%s: router: version %" PRIu32 ", expected %d; use "
@@ -396,7 +367,7 @@ static int check_size(const struct layout *l, struct tlr_bytes b,
                            "%zu: damaged or cut; copy or train it again",
                            label, l->end, b.len);
 #ifndef TLR_FUZZ
-    if (checksum(b.ptr, b.len) != get_u32(b.ptr + AT_CRC))
+    if (checksum(b.ptr, b.len) != tlr_get_u32(b.ptr + AT_CRC))
         return is_damaged(label, err);
 #endif
     return 0;
@@ -410,11 +381,11 @@ static int read_calibration(struct tlr_router *r, const struct layout *l,
     struct tlr_calibration *c = &r->calibration;
     if (n == 0)
         return 0;
-    c->n_positions = get_u64(b.ptr + AT_POSITIONS);
+    c->n_positions = tlr_get_u64(b.ptr + AT_POSITIONS);
     memcpy(c->share, b.ptr + l->shares, sizeof c->share);
     for (uint32_t i = 0, least = 0; i < n; i++) {
         const uint8_t *row = b.ptr + l->rows + (size_t)i * CAL_ROW_BYTES;
-        uint32_t p = get_u32(row);
+        uint32_t p = tlr_get_u32(row);
         if (p < least || p >= TLR_N_POLICIES)
             return tlr_err_set(err, TLR_EFORMAT,
                                "%s: router: calibration row %" PRIu32
@@ -455,9 +426,9 @@ static int read_parts(struct tlr_router *r, const struct layout *l,
     memcpy(w->b1, b.ptr + l->b1, w->n_hidden * sizeof(float));
     memcpy(w->w2, b.ptr + l->w2, tlr_router_n_w2(w) * sizeof(float));
     memcpy(r->feature_scale, b.ptr + l->scale, w->n_features * sizeof(float));
-    r->fingerprint = get_u64(b.ptr + AT_FINGERPRINT);
-    struct tlr_bytes info = {b.ptr + l->info, get_u32(b.ptr + AT_INFO_BYTES)};
-    int rc = read_calibration(r, l, b, get_u32(b.ptr + AT_CALIBRATED), err);
+    r->fingerprint = tlr_get_u64(b.ptr + AT_FINGERPRINT);
+    struct tlr_bytes info = {b.ptr + l->info, tlr_get_u32(b.ptr + AT_INFO_BYTES)};
+    int rc = read_calibration(r, l, b, tlr_get_u32(b.ptr + AT_CALIBRATED), err);
     rc = rc ? rc : read_info(r, info, err);
     return rc ? rc : check_numbers(r, err);
 }
@@ -470,16 +441,16 @@ int tlr_router_open(struct tlr_router **out, struct tlr_bytes bytes,
     if (rc)
         return rc;
     const uint8_t *h = bytes.ptr;
-    uint32_t kind = get_u32(h + AT_KIND), n_cal = get_u32(h + AT_CALIBRATED);
-    uint32_t info_bytes = get_u32(h + AT_INFO_BYTES), n_cols = 0;
+    uint32_t kind = tlr_get_u32(h + AT_KIND), n_cal = tlr_get_u32(h + AT_CALIBRATED);
+    uint32_t info_bytes = tlr_get_u32(h + AT_INFO_BYTES), n_cols = 0;
     struct tlr_router_weights w = {
         .kind = kind < TLR_N_POLICIES ? (enum tlr_policy_kind)kind
                                       : TLR_N_POLICIES,
-        .dim = get_u32(h + AT_DIM),
-        .n_features = get_u32(h + AT_FEATURES),
-        .n_hidden = get_u32(h + AT_HIDDEN),
-        .b2 = get_f32(h + AT_B2),
-        .temperature = get_f32(h + AT_TEMPERATURE),
+        .dim = tlr_get_u32(h + AT_DIM),
+        .n_features = tlr_get_u32(h + AT_FEATURES),
+        .n_hidden = tlr_get_u32(h + AT_HIDDEN),
+        .b2 = tlr_get_f32(h + AT_B2),
+        .temperature = tlr_get_f32(h + AT_TEMPERATURE),
     };
     rc = tlr_router_check_shape(&w, label, err);
     if (!rc && n_cal > TLR_N_POLICIES)

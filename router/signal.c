@@ -7,6 +7,21 @@
 
 #include "router/policy.h"
 
+void tlr_top_logits(const float *logits, uint32_t n_ids, float *top)
+{
+    const int last = TLR_SIGNAL_TOP - 1;
+    for (int i = 0; i <= last; i++)
+        top[i] = -INFINITY;
+    for (uint32_t i = 0; i < n_ids; i++) {
+        if (!(logits[i] > top[last]))
+            continue;
+        int k = last;
+        for (; k > 0 && logits[i] > top[k - 1]; k--)
+            top[k] = top[k - 1];
+        top[k] = logits[i];
+    }
+}
+
 void tlr_features(const float *top, float *out)
 {
     double sum = 0, weighted = 0;

@@ -39,22 +39,6 @@ void tlr_trusts_clear(struct tlr_trusts *t)
     memset(t, 0, sizeof *t);
 }
 
-/* The best logits, best first. */
-static void best_logits(const float *logits, uint32_t n_ids, float *top)
-{
-    const int last = TLR_SIGNAL_TOP - 1;
-    for (int i = 0; i <= last; i++)
-        top[i] = -INFINITY;
-    for (uint32_t i = 0; i < n_ids; i++) {
-        if (!(logits[i] > top[last]))
-            continue;
-        int k = last;
-        for (; k > 0 && logits[i] > top[k - 1]; k--)
-            top[k] = top[k - 1];
-        top[k] = logits[i];
-    }
-}
-
 int tlr_trusts_at(struct tlr_trusts *t, const float *hidden,
                   const float *logits, uint32_t n, float *out, int32_t *best,
                   struct tlr_err *err)
@@ -71,7 +55,7 @@ int tlr_trusts_at(struct tlr_trusts *t, const float *hidden,
                            "file sound (tlr inspect --verify)?",
                            t->label, (unsigned)n);
     if (t->needs_features) {
-        best_logits(logits, t->n_ids, top);
+        tlr_top_logits(logits, t->n_ids, top);
         tlr_features(top, features);
     }
     *best = signals.best;

@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "weights/model_file.h"
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -108,29 +109,5 @@ uint32_t tlr_type_version(enum tlr_type type);
 /* "tensor NAME: ..." unless this type can hold this shape; the size else. */
 int tlr_tensor_size(const struct tlr_tensor_want *want, unsigned type,
                     const char *label, uint64_t *out, struct tlr_err *err);
-
-static inline uint32_t tlr_get_u32(const uint8_t *p)
-{
-    uint32_t v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-
-static inline uint64_t tlr_get_u64(const uint8_t *p)
-{
-    uint64_t v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-
-static inline void tlr_put_u32(uint8_t *p, uint32_t v)
-{
-    memcpy(p, &v, sizeof v);
-}
-
-static inline void tlr_put_u64(uint8_t *p, uint64_t v)
-{
-    memcpy(p, &v, sizeof v);
-}
 
 #endif

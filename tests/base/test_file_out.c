@@ -104,6 +104,22 @@ START_TEST(relative_name)
 }
 END_TEST
 
+START_TEST(whole_files)
+{
+    struct tlr_err err = TLR_ERR_INIT;
+    put_old();
+    tlr_io_fail_after(0, ENOSPC);
+    ck_assert_int_eq(tlr_write_file(path, "new", 3, &err), TLR_EIO);
+    tlr_io_fail_after(-1, 0);
+    ck_assert_int_eq(n_entries(), 1);
+    check_content("old", 3);
+    tlr_err_clear(&err);
+    ck_assert_int_eq(tlr_write_file(path, "newer text", 10, &err), 0);
+    ck_assert_int_eq(n_entries(), 1);
+    check_content("newer text", 10);
+}
+END_TEST
+
 /* Pieces around the size of the buffer, patched afterwards, against a copy. */
 START_TEST(same_bytes_as_a_copy)
 {
@@ -448,6 +464,7 @@ Suite *suite_file_out(void)
     tcase_add_test(t, commit_replaces);
     tcase_add_test(t, abort_leaves_old);
     tcase_add_test(t, relative_name);
+    tcase_add_test(t, whole_files);
     tcase_add_test(t, same_bytes_as_a_copy);
     tcase_add_loop_test(t, full_disk_at_every_step, 0, 2);
     tcase_add_test(t, lost_write_is_remembered);
