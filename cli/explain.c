@@ -148,6 +148,30 @@ static void print_policy(const struct cli_generate *g,
              percent(n->n_asked, n->n_tok));
 }
 
+static uint64_t hidden_ns(uint64_t llm_ns, uint64_t wire_ns,
+                          uint64_t exposed_ns)
+{
+    uint64_t wait = llm_ns + wire_ns;
+    return wait > exposed_ns ? wait - exposed_ns : 0;
+}
+
+/* What waiting for a server was like. */
+static void print_waits(const struct cli_generate *g)
+{
+    const struct tlr_joint_totals *n = &g->totals;
+    if (n->n_calls == 0)
+        return;
+    cli_note("asked %llu times for %llu replies | wait %.0f ms, hidden %.0f ms, "
+             "exposed %.0f ms | queue %.0f ms, connecting %.0f ms, first bytes "
+             "%.0f ms | %llu prompt tokens cached | took back %llu tokens "
+             "(%.0f ms)", (unsigned long long)n->n_calls,
+             (unsigned long long)n->n_asked, ms(n->llm_ns + n->wire_ns),
+             ms(hidden_ns(n->llm_ns, n->wire_ns, n->exposed_ns)),
+             ms(n->exposed_ns), ms(n->queue_ns), ms(n->connect_ns),
+             ms(n->first_byte_ns), (unsigned long long)n->cached_tok,
+             (unsigned long long)n->n_redone, ms(n->lost_ns));
+}
+
 void cli_print_routing(const struct cli_generate *g,
                        const struct cli_routing *r)
 {
@@ -162,6 +186,7 @@ void cli_print_routing(const struct cli_generate *g,
              g->prefill_ms + ms(n->slm_ns), ms(n->router_ns), ms(n->llm_ns),
              ms(n->wire_ns), ms_per_token(g),
              (g->prefill_ms + g->decode_ms) / 1e3);
+    print_waits(g);
 }
 
 void cli_print_failures(const struct cli_generate *g,
@@ -184,6 +209,34 @@ static json_t *count(uint64_t n)
 static json_t *share(uint64_t n, uint64_t of)
 {
     return cli_json_real(of > 0 ? (double)n / (double)of : 0);
+}
+
+static void put_ms(json_t *j, const char *key, uint64_t ns)
+{
+    cli_json_put(j, key, cli_json_real(ms(ns)));
+}
+
+static void put_waits(json_t *j, const struct tlr_joint_totals *n)
+{
+    cli_json_put(j, "calls", count(n->n_calls));
+    put_ms(j, "wait_ms", n->llm_ns + n->wire_ns);
+    put_ms(j, "hidden_ms", hidden_ns(n->llm_ns, n->wire_ns, n->exposed_ns));
+    put_ms(j, "exposed_ms", n->exposed_ns);
+    put_ms(j, "queue_ms", n->queue_ns);
+    put_ms(j, "connect_ms", n->connect_ns);
+    put_ms(j, "first_byte_ms", n->first_byte_ns);
+    cli_json_put(j, "cached_tokens", count(n->cached_tok));
+    cli_json_put(j, "redone_tokens", count(n->n_redone));
+    put_ms(j, "redone_ms", n->lost_ns);
+}
+
+/* 0: the serial loop runs. */
+static double calls_ahead(const struct cli_routing *r)
+{
+    const struct tlr_joint_options *o = &r->options;
+    bool may = o->mode == TLR_JOINT && !o->explain && o->expert &&
+               tlr_expert_is_async(o->expert);
+    return !may ? 0 : o->expert->is_budgeted ? 1 : o->ahead.calls;
 }
 
 json_t *cli_routing_json(const struct cli_generate *g,
@@ -213,6 +266,8 @@ json_t *cli_routing_json(const struct cli_generate *g,
     cli_json_put(j, "router_ms", cli_json_real(ms(n->router_ns)));
     cli_json_put(j, "llm_ms", cli_json_real(ms(n->llm_ns)));
     cli_json_put(j, "wire_ms", cli_json_real(ms(n->wire_ns)));
+    put_waits(j, n);
+    cli_json_put(j, "speculate", cli_json_real(calls_ahead(r)));
     cli_json_put(j, "ms_per_token", cli_json_real(ms_per_token(g)));
     return j;
 }
@@ -239,6 +294,15 @@ static json_t *record_json(const struct cli_generate *g,
         cli_json_put(j, "entropy", cli_json_real((double)t->signals.entropy));
     cli_json_put(j, "slm", id_json(t->slm));
     cli_json_put(j, "llm", id_json(t->llm));
+    if (t->llm_ns + t->wire_ns > 0) { /* it was asked */
+        put_ms(j, "llm_ms", t->llm_ns);
+        put_ms(j, "wire_ms", t->wire_ns);
+        put_ms(j, "queue_ms", t->queue_ns);
+        put_ms(j, "connect_ms", t->connect_ns);
+        put_ms(j, "first_byte_ms", t->first_byte_ns);
+        put_ms(j, "hidden_ms", hidden_ns(t->llm_ns, t->wire_ns, t->exposed_ns));
+        put_ms(j, "exposed_ms", t->exposed_ns);
+    }
     return j;
 }
 

@@ -130,6 +130,8 @@ static int add_token(struct cli_generate *g, struct tlr_utf8_stream *utf8,
 static int prefill(struct cli_generate *g, struct tlr_err *err)
 {
     uint64_t begun = tlr_now_ns();
+    if (g->routing && g->routing->expert && tlr_pos(g->session) == 0)
+        tlr_expert_warm(g->routing->expert, g->prompt, g->n_prompt);
     if (g->routing && g->routing->mode == TLR_LARGE_ONLY)
         return 0;
     for (size_t i = 0; i < g->n_prompt;) {
@@ -219,6 +221,7 @@ static int route(struct cli_generate *g, struct tlr_utf8_stream *utf8,
     if (g->routing)
         o = *g->routing;
     o.sampler = g->sampler;
+    o.ahead.max_tok = g->max_tokens < UINT32_MAX ? (uint32_t)g->max_tokens : 0;
     if (o.mode == TLR_LARGE_ONLY) {
         o.prompt = g->prompt;
         o.n_prompt = g->n_prompt;

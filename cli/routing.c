@@ -1,6 +1,7 @@
 /* routing.c - see routing.h. */
 #include "cli/routing.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/hash.h"
@@ -10,7 +11,8 @@ static const double DEFAULT_SHARE = 0.07;
 
 bool cli_routing_is_on(const struct cli_routing_args *a)
 {
-    return a->llm || a->router || a->require_llm || !isnan(a->target) ||
+    return a->llm || a->router || a->require_llm || a->speculate ||
+           a->serial || !isnan(a->target) ||
            !isnan(a->tau) || strcmp(a->policy, "auto") != 0 ||
            strcmp(a->mode, "joint") != 0;
 }
@@ -132,6 +134,32 @@ static int choose_tau(struct cli_routing *r, const struct cli_routing_args *a,
         r->target, &p->tau, err);
 }
 
+/* Asks for one reply that is needed: SPEED.md has what each costs and gains. */
+static const double DEFAULT_CALLS = 1.6, MOST_CALLS = 3;
+
+static int choose_calls(double *out, const struct cli_routing_args *a,
+                        struct tlr_err *err)
+{
+    const char *text = a->speculate;
+    char *end;
+    if (a->serial && text)
+        return tlr_err_set(err, TLR_EUSAGE,
+                           "--serial and --speculate both say how to wait; "
+                           "give one of them");
+    *out = a->serial ? 0 : DEFAULT_CALLS;
+    if (!text)
+        return 0;
+    *out = strcmp(text, "max") == 0 ? MOST_CALLS : 0;
+    if (*out > 0 || strcmp(text, "off") == 0)
+        return 0;
+    *out = strtod(text, &end);
+    if (end != text && !*end && *out >= 1 && *out <= 10)
+        return 0;
+    return tlr_err_set(err, TLR_EUSAGE,
+                       "--speculate: expected off, max or a number of asks "
+                       "from 1 to 10, found '%s'", text);
+}
+
 int cli_routing_open(struct cli_routing *out, const struct cli_routing_args *a,
                      const struct tlr_model *m, const struct tlr_session *s,
                      uint64_t seed, struct tlr_err *err)
@@ -150,7 +178,9 @@ int cli_routing_open(struct cli_routing *out, const struct cli_routing_args *a,
         return tlr_err_set(err, TLR_EUSAGE,
                            "%s needs a large model; name it (--llm model:FILE)",
                            a->require_llm ? "--require-llm" : "--mode large");
-    int rc = a->llm ? cli_llm_check(a->llm, err) : 0;
+    int rc = choose_calls(&out->options.ahead.calls, a, err);
+    if (!rc && a->llm)
+        rc = cli_llm_check(a->llm, err);
     if (!rc && out->options.mode == TLR_JOINT) {
         rc = choose_policy(out, a, m, seed, err);
         rc = rc ? rc : choose_tau(out, a, err);

@@ -15,7 +15,8 @@
 struct cli_routing_args {
     const char *llm, *policy, *mode, *router;
     double target, tau;
-    bool require_llm;
+    const char *speculate;
+    bool require_llm, serial;
 };
 
 #define CLI_LLM_OPTION(type, field)                                            \
@@ -45,6 +46,15 @@ struct cli_routing_args {
       .help = "who may write: both, the small model alone or the large one "   \
               "alone" },                                                       \
     CLI_ROUTER_OPTION(type, field.router),                                     \
+    { .name = "speculate", .kind = CLI_TEXT,                                   \
+      .at = offsetof(type, field.speculate), .value = "off|N|max",             \
+      .help = "while a server thinks, go on from the small model's guess, and "\
+              "ask it at most N times for each reply that is needed (1: asks " \
+              "nothing ahead; max: 3); the text is the same",                  \
+      .unset = "1.6" },                                                        \
+    { .name = "serial", .kind = CLI_FLAG,                                      \
+      .at = offsetof(type, field.serial),                                      \
+      .help = "stand still for every reply; the same as --speculate off" },    \
     { .name = "require-llm", .kind = CLI_FLAG,                                 \
       .at = offsetof(type, field.require_llm),                                 \
       .help = "end with an error when the large model does not answer, "       \

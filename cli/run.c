@@ -329,9 +329,17 @@ const struct cli_verb cli_verb_run = {
              "entries add up to their total_ms. With routing it has routing "
              "(mode, policy, tau, target_share, routed_share, asked_share, llm, "
              "positions, asked, llm_tokens, failed, slm_ms, router_ms, llm_ms, "
-             "wire_ms, ms_per_token) and tokens, one object for each decision, "
-             "the end of the text included: id, text, from, asked, trust, "
-             "entropy (with --explain), slm and llm (null: not made).",
+             "wire_ms, calls, wait_ms, hidden_ms, exposed_ms, queue_ms, "
+             "connect_ms, first_byte_ms, cached_tokens, redone_tokens, "
+             "redone_ms, speculate, ms_per_token) and tokens, one object for "
+             "each decision, the end of the text included: id, text, from, "
+             "asked, trust, entropy (with --explain), slm and llm (null: not "
+             "made) and, where the large model was asked, llm_ms, wire_ms, "
+             "queue_ms, connect_ms, first_byte_ms, hidden_ms and exposed_ms. "
+             "calls are all asks made, those included whose reply was of no "
+             "use; exposed_ms is the part of wait_ms in which nothing was done "
+             "that the text has, redone_ms the small model's time for tokens "
+             "that were taken back.",
     .examples = examples,
     .operands = operands,
     .n_operands = CLI_COUNT(operands),

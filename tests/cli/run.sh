@@ -585,6 +585,18 @@ try 'run with a router' 0 '{*' '*' "$tlr" run two.bin 'the and' --temp 0 -n 12 -
 json 'run with a router' out '.routing.policy == "mlp" and .routing.target_share == 0.5 and
     (.tokens | length) == .routing.positions and .routing.failed == 0 and
     (.tokens | all(.trust >= 0 and .trust <= 1 and (.from == "slm" or .from == "llm")))'
+json 'run with a router: waits' out '.routing.calls == .routing.asked and .routing.speculate == 0 and
+    .routing.exposed_ms <= .routing.wait_ms and .routing.hidden_ms == 0 and .routing.redone_tokens == 0 and
+    (.tokens | map(select(.from == "llm")) | all(.exposed_ms >= 0 and .connect_ms == 0))'
+cp out joint.json
+try 'run --serial' 0 '{*' '*' "$tlr" run two.bin 'the and' --temp 0 -n 12 --llm model:large.bin \
+    --target-routed 50% --json --serial
+printf '[%s,%s]' "$(cat joint.json)" "$(cat out)" >both.json
+json 'run --serial writes the same' both.json '.[0].ids == .[1].ids and .[0].routing.asked == .[1].routing.asked'
+try 'run --speculate, no such number' 2 '' "tlr: *--speculate: expected off, max or a number*found '0.5'*" \
+    "$tlr" run two.bin 'the' --llm model:large.bin --speculate 0.5
+try 'run --serial --speculate' 2 '' 'tlr: *--serial and --speculate*' "$tlr" run two.bin 'the' \
+    --llm model:large.bin --serial --speculate max
 try 'run large only' 0 '{*' '*' "$tlr" run two.bin 'the and' --temp 0 -n 12 --llm model:large.bin --mode large --json
 json 'run large only' out '.tokens | all(.from == "llm")'
 cp out large.json
