@@ -176,6 +176,11 @@ QUALITY_PYTHON ?= python3
 bench-quality: tlr ## tlr's and llama.cpp's 4 and 8 bits beside f32 (QUALITY="--source M.gguf --data D --work W"; bench/quality/README.md)
 	$(QUALITY_PYTHON) bench/quality/quality.py --tlr ./tlr $(QUALITY)
 
+$(BUILD)/bench_escalate: $(patsubst %.c,$(BUILD)/%.o,$(wildcard bench/escalate/*.c)) $(call libs_of,cli)
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
+bench-escalate: $(BUILD)/bench_escalate ## time escalations over a loopback wire, JSON rows (ESCALATE="--rtt 50,170,500 --share 0.02,0.14")
+	@$(BUILD)/bench_escalate $(ESCALATE)
+
 PROFILE ?= bench --random qwen2.5-0.5b --type q4 -p 512 -n 128
 profile: tlr ## perf record + flame graph of a run (PROFILE="bench ..."); docs/profiling.md
 	@sh scripts/profile.sh ./tlr $(PROFILE)
@@ -251,6 +256,6 @@ clean: ## remove what make built (models stay)
 help: ## this list
 	@grep -hE '^[a-z][a-z-]*:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 14
 
-.PHONY: FORCE all bench-peers bench-quality profile check check-rooms check-cli check-replay test test-arm fuzz fuzz-run lint demo pair install uninstall clean help
+.PHONY: FORCE all bench-peers bench-quality bench-escalate profile check check-rooms check-cli check-replay test test-arm fuzz fuzz-run lint demo pair install uninstall clean help
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

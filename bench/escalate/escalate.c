@@ -1,0 +1,348 @@
+/* escalate.c - what the wait for a large model costs, and how much of it the joint
+ * loop hides: `make bench-escalate`.
+ *
+ * A small model of random weights in the shape of Qwen2.5-0.5B writes with a large
+ * one that is an oracle at the end of a wire (oracle.h).  For every latency and
+ * every share of routed tokens: the small model alone, the serial loop, and the
+ * loop that runs ahead, each at its bound of asks.  Texts are compared token by
+ * token.  One JSON object a line.
+ */
+#include <getopt.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/mem.h"
+#include "bench/escalate/oracle.h"
+#include "convert/convert.h"
+#include "convert/source.h"
+#include "router/decode.h"
+
+enum { LIST_MAX = 8, N_CTX = 4096 };
+
+struct list {
+    double items[LIST_MAX];
+    int n;
+};
+
+struct args {
+    struct list rtt_ms, shares, calls;
+    double llm_ms;
+    uint32_t n_tok, n_prompt; /* n_tok 0: by share */
+    const char *model;        /* NULL: random weights */
+};
+
+struct bench {
+    struct args a;
+    struct tlr_model *model;
+    struct tlr_session *session;
+    int32_t *prompt, *first, *second; /* [N_CTX] */
+    uint32_t n_tok;
+    struct tlr_policy policy;
+    float *waits_ms; /* of each ask of the serial loop, beyond the set latency */
+    size_t n_waits;
+};
+
+struct outcome {
+    double seconds;
+    struct tlr_joint_totals totals;
+};
+
+/* ---- the model ---- */
+
+static int open_model(struct tlr_model **out, struct tlr_err *err)
+{
+    struct tlr_source *src = NULL;
+    struct tlr_convert_report report;
+    struct tlr_convert_options o = {.type = TLR_RECIPE_Q4};
+    struct tlr_file *file = NULL;
+    FILE *scratch = tmpfile();
+    if (!scratch)
+        return tlr_err_set(err, TLR_EIO, "no temporary file");
+    fprintf(stderr, "making the weights ...\n");
+    int rc = tlr_source_open(&src, "random:qwen2.5-0.5b", err);
+    if (!rc)
+        rc = tlr_convert_fd(src, fileno(scratch), "random", &o, &report, err);
+    tlr_source_close(src);
+    if (!rc)
+        rc = tlr_file_open_fd(&file, fileno(scratch), "random", NULL, err);
+    fclose(scratch);
+    return rc ? rc : tlr_model_from_file(out, file, err);
+}
+
+/* ---- one run ---- */
+
+/* Writes n_tok tokens behind the prompt into ids. */
+static int write_text(struct bench *b, const struct tlr_joint_options *o,
+                      int32_t *ids, struct outcome *out, struct tlr_err *err)
+{
+    struct tlr_joint *j = NULL;
+    struct tlr_joint_token t;
+    int rc = tlr_rewind(b->session, 0, err);
+    if (!rc)
+        rc = tlr_prefill(b->session, b->prompt, b->a.n_prompt, 0, err);
+    if (!rc)
+        rc = tlr_joint_new(&j, b->session, b->model, o, err);
+    if (rc)
+        return rc;
+    b->n_waits = 0;
+    uint64_t begun = tlr_now_ns();
+    for (uint32_t i = 0; i < b->n_tok && !rc; i++) {
+        rc = tlr_joint_next(j, &t, err);
+        ids[i] = t.id;
+        if (!rc && t.is_llm)
+            b->waits_ms[b->n_waits++] = (float)(t.llm_ns + t.wire_ns) / 1e6f;
+    }
+    out->seconds = (double)(tlr_now_ns() - begun) / 1e9;
+    out->totals = tlr_joint_read(j);
+    tlr_joint_free(j);
+    return rc;
+}
+
+static int teach(struct bench *b, struct oracle *o, struct tlr_err *err)
+{
+    struct outcome unused;
+    struct wire w = {.oracle = o};
+    struct tlr_expert e = wire_expert(&w);
+    struct tlr_joint_options jo = {.policy = b->policy, .expert = &e,
+                                   .require_expert = true};
+    o->teacher = b->session;
+    int rc = write_text(b, &jo, b->first, &unused, err);
+    o->teacher = NULL;
+    return rc;
+}
+
+/* ---- rows ---- */
+
+static double rate(const struct bench *b, const struct outcome *o)
+{
+    return b->n_tok / o->seconds;
+}
+
+static int compare_floats(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+static double median_wait(struct bench *b)
+{
+    if (b->n_waits == 0)
+        return NAN;
+    qsort(b->waits_ms, b->n_waits, sizeof *b->waits_ms, compare_floats);
+    return (double)b->waits_ms[b->n_waits / 2];
+}
+
+static json_t *real(double v)
+{
+    return isfinite(v) ? json_real(v) : json_null();
+}
+
+struct row {
+    double rtt_ms, calls, overhead_ms;
+    const struct oracle *oracle;
+    struct outcome small, serial, ahead;
+    bool is_identical;
+};
+
+static void print_row(const struct bench *b, const struct row *r)
+{
+    const struct tlr_joint_totals *n = &r->ahead.totals;
+    double kept = (double)n->n_asked, of = (double)r->oracle->n;
+    double wait = (double)(n->llm_ns + n->wire_ns) / 1e6 / kept;
+    double exposed = (double)n->exposed_ns / 1e6 / kept;
+    double speeds[] = {rate(b, &r->small), rate(b, &r->serial),
+                       rate(b, &r->ahead)};
+    json_t *j = json_pack(
+        "{s:f, s:f, s:f, s:f, s:f, s:f, s:{s:f, s:f, s:f}, s:f, s:f, s:b, s:f,"
+        " s:f, s:f, s:I, s:o, s:o}",
+        "rtt_ms", r->rtt_ms, "llm_ms", b->a.llm_ms, "routed_share",
+        kept / b->n_tok, "agree_top1", (double)r->oracle->n_top1 / of,
+        "agree_top4", (double)r->oracle->n_top4 / of, "speculate", r->calls,
+        "tok_s", "small_only", speeds[0], "serial", speeds[1], "optimistic",
+        speeds[2], "over_serial", speeds[2] / speeds[1], "of_small_only",
+        speeds[2] / speeds[0], "identical", r->is_identical, "calls_per_kept",
+        (double)n->n_calls / kept, "hidden_ms", fmax(wait - exposed, 0),
+        "exposed_ms", exposed, "tokens", (json_int_t)b->n_tok,
+        "overhead_ms_p50", real(r->overhead_ms), "connections", json_null());
+    json_dumpf(j, stdout, JSON_REAL_PRECISION(5) | JSON_PRESERVE_ORDER);
+    fputc('\n', stdout);
+    fflush(stdout);
+    json_decref(j);
+}
+
+/* One latency: the serial loop, then every bound of asks. */
+static int measure_rtt(struct bench *b, struct oracle *o, double rtt_ms,
+                       const struct outcome *small, struct tlr_err *err)
+{
+    struct wire w = {.oracle = o, .think_ms = b->a.llm_ms,
+                     .latency_ms = rtt_ms + b->a.llm_ms};
+    struct tlr_expert e = wire_expert(&w);
+    struct tlr_joint_options jo = {.policy = b->policy, .expert = &e,
+                                   .require_expert = true};
+    struct row r = {.rtt_ms = rtt_ms, .oracle = o, .small = *small};
+    int rc = write_text(b, &jo, b->first, &r.serial, err);
+    r.overhead_ms = median_wait(b) - w.latency_ms;
+    for (int i = 0; i < b->a.calls.n && !rc; i++) {
+        r.calls = b->a.calls.items[i];
+        jo.ahead = (struct tlr_speculation){.calls = r.calls,
+                                            .max_tok = b->n_tok};
+        rc = write_text(b, &jo, b->second, &r.ahead, err);
+        r.is_identical =
+            memcmp(b->first, b->second, b->n_tok * sizeof *b->first) == 0;
+        if (!rc)
+            print_row(b, &r);
+        if (!rc && !r.is_identical)
+            rc = tlr_err_set(err, TLR_EMISMATCH,
+                             "the loop that runs ahead wrote another text");
+    }
+    return rc;
+}
+
+/* How many of the text's positions a policy routes. */
+static uint32_t count_routed(const struct bench *b, const struct tlr_policy *p)
+{
+    uint32_t n = 0;
+    float trust = 1;
+    for (uint32_t i = 0; i < b->n_tok; i++)
+        if (!tlr_policy_trust_of(p, NULL, NULL, NULL, b->a.n_prompt + i, NULL,
+                                 &trust, NULL))
+            n += tlr_policy_asks(p, trust);
+    return n;
+}
+
+/* Whole blocks of the oracle's lessons, so that it agrees exactly as often as it
+ * is told: a length for them, and the first seed that routes that many. */
+static void choose_positions(struct bench *b, double share)
+{
+    uint32_t n_routed = share < 0.1 ? ORACLE_BLOCK : 2 * ORACLE_BLOCK;
+    b->n_tok = (uint32_t)(n_routed / share + 0.5);
+    b->policy = (struct tlr_policy){.kind = TLR_POLICY_RANDOM,
+                                    .tau = (float)share};
+    if (b->a.n_tok) {
+        b->n_tok = b->a.n_tok;
+        return;
+    }
+    while (count_routed(b, &b->policy) != n_routed)
+        b->policy.seed++;
+}
+
+static int measure_share(struct bench *b, double share, struct tlr_err *err)
+{
+    struct oracle o;
+    struct outcome small;
+    struct tlr_joint_options plain = {.mode = TLR_SMALL_ONLY};
+    choose_positions(b, share);
+    int rc = oracle_init(&o, err);
+    rc = rc ? rc : teach(b, &o, err);
+    rc = rc ? rc : write_text(b, &plain, b->first, &small, err);
+    for (int i = 0; i < b->a.rtt_ms.n && !rc; i++)
+        rc = measure_rtt(b, &o, b->a.rtt_ms.items[i], &small, err);
+    oracle_clear(&o);
+    return rc;
+}
+
+static int measure(struct bench *b, struct tlr_err *err)
+{
+    struct tlr_session_options o = TLR_SESSION_OPTIONS_INIT;
+    o.n_ctx = N_CTX;
+    int rc = b->a.model ? tlr_model_open(&b->model, b->a.model, err)
+                        : open_model(&b->model, err);
+    if (!rc)
+        rc = tlr_session_new(&b->session, b->model, &o, err);
+    b->prompt = tlr_calloc(N_CTX, sizeof *b->prompt);
+    b->first = tlr_calloc(N_CTX, sizeof *b->first);
+    b->second = tlr_calloc(N_CTX, sizeof *b->second);
+    b->waits_ms = tlr_calloc(N_CTX, sizeof *b->waits_ms);
+    if (!rc && (!b->prompt || !b->first || !b->second || !b->waits_ms))
+        rc = tlr_err_nomem(err, "texts", N_CTX * sizeof *b->prompt);
+    for (uint32_t i = 0; i < b->a.n_prompt && !rc; i++)
+        b->prompt[i] = (int32_t)(tlr_hash_u64(3, i) %
+                                 tlr_model_n_ids(b->model));
+    for (int i = 0; i < b->a.shares.n && !rc; i++)
+        rc = measure_share(b, b->a.shares.items[i], err);
+    return rc;
+}
+
+/* ---- the command line ---- */
+
+static struct list numbers(char *text, double least, double most)
+{
+    struct list l = {{0}, 0};
+    for (char *end, *at = text; *at; at = *end ? end + 1 : end) {
+        double v = strtod(at, &end);
+        if (end == at || (*end && *end != ',') || !(v >= least && v <= most) ||
+            l.n == LIST_MAX) {
+            fprintf(stderr, "escalate: expected up to %d numbers from %g to %g, "
+                            "found '%s'\n", LIST_MAX, least, most, text);
+            exit(2);
+        }
+        l.items[l.n++] = v;
+    }
+    return l;
+}
+
+static void usage(FILE *to)
+{
+    fputs("usage: bench_escalate [--rtt MS,...] [--share S,...] [--calls N,...]\n"
+          "                      [--llm-ms MS] [--tokens N] [--prompt N]\n"
+          "                      [--model FILE]\n", to);
+}
+
+static void parse(struct args *a, int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"rtt", required_argument, NULL, 'r'},
+        {"share", required_argument, NULL, 's'},
+        {"calls", required_argument, NULL, 'c'},
+        {"llm-ms", required_argument, NULL, 'l'},
+        {"tokens", required_argument, NULL, 'n'},
+        {"prompt", required_argument, NULL, 'p'},
+        {"model", required_argument, NULL, 'm'},
+        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0}};
+    for (int c; (c = getopt_long(argc, argv, "", options, NULL)) >= 0;) {
+        if (c == 'r')
+            a->rtt_ms = numbers(optarg, 0, 60000);
+        else if (c == 's')
+            a->shares = numbers(optarg, 0.001, 1);
+        else if (c == 'c')
+            a->calls = numbers(optarg, 1, 10);
+        else if (c == 'l')
+            a->llm_ms = numbers(optarg, 0, 60000).items[0];
+        else if (c == 'n')
+            a->n_tok = (uint32_t)numbers(optarg, 1, N_CTX / 2).items[0];
+        else if (c == 'm')
+            a->model = optarg;
+        else if (c == 'p')
+            a->n_prompt = (uint32_t)numbers(optarg, 1, N_CTX / 2).items[0];
+        else {
+            usage(c == 'h' ? stdout : stderr);
+            exit(c == 'h' ? 0 : 2);
+        }
+    }
+}
+
+int main(int argc, char **argv)
+{
+    struct tlr_err err = TLR_ERR_INIT;
+    struct bench b = {.a = {.rtt_ms = {{170}, 1}, .shares = {{0.07, 0.14}, 2},
+                            .calls = {{1.6, 3}, 2}, .llm_ms = 30,
+                            .n_prompt = 128}};
+    parse(&b.a, argc, argv);
+    int rc = measure(&b, &err);
+    if (rc)
+        fprintf(stderr, "escalate: %s\n", err.text);
+    tlr_session_free(b.session);
+    tlr_model_close(b.model);
+    tlr_free(b.prompt);
+    tlr_free(b.first);
+    tlr_free(b.second);
+    tlr_free(b.waits_ms);
+    return rc ? 1 : 0;
+}
