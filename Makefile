@@ -16,7 +16,7 @@ config ?= release
 BUILD  ?= build/$(config)
 CC     := $(if $(filter default,$(origin CC)),cc,$(CC))
 AR     := $(if $(filter default,$(origin AR)),ar,$(AR))
-PKGS   := openblas jansson libutf8proc zlib libcrypto
+PKGS   := openblas jansson libutf8proc zlib libcrypto libmicrohttpd
 TEST_PKGS := check libpcre2-8
 comma  := ,
 Q      := $(if $(V),,@)
@@ -46,7 +46,7 @@ LDFLAGS_ALL := -pthread $(filter -fsanitize% --coverage,$(subst fuzzer-no-link$(
 LIBS       := $(PKG_LIBS) -lm
 
 # ---- rooms -----------------------------------------------------------------
-LIB_ROOMS := base kernels weights engine convert router
+LIB_ROOMS := base kernels weights engine convert router net
 rooms_of   = $(wildcard $(1)/*.c $(1)/ref/*.c $(if $(filter x86_64,$(ARCH)),$(1)/x86/*.c) $(if $(filter aarch64 arm64,$(ARCH)),$(1)/arm/*.c))
 objs_of    = $(patsubst %.c,$(BUILD)/%.o,$(call rooms_of,$(1)))
 CLI_OBJS  := $(patsubst %.c,$(BUILD)/%.o,$(wildcard cli/*.c bench/*.c))
@@ -60,8 +60,9 @@ STACK_convert := convert engine weights kernels base
 STACK_model   := convert engine weights kernels base
 STACK_tokenizer := convert engine weights kernels base
 STACK_router  := router convert engine weights kernels base
-STACK_cli     := convert router engine weights kernels base
-STACK_real    := convert router engine weights kernels base
+STACK_net     := net router convert engine weights kernels base
+STACK_cli     := net convert router engine weights kernels base
+STACK_real    := net convert router engine weights kernels base
 libs_of        = $(patsubst %,$(BUILD)/lib%.a,$(STACK_$(1)))
 
 # Instruction sets by suffix; only these files may use more than the base ISA.

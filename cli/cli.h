@@ -19,7 +19,8 @@ enum { CLI_DONE = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
 /* The verbs, in the order of the help. */
 #define CLI_VERBS(X)                                                           \
     X(convert) X(inspect) X(run) X(chat) X(tokenize) X(detokenize)             \
-    X(perplexity) X(bench) X(label) X(train) X(calibrate) X(eval) X(router)
+    X(perplexity) X(bench) X(label) X(train) X(calibrate) X(eval) X(router)    \
+    X(serve)
 #define CLI_VERB_DECL(name) extern const struct cli_verb cli_verb_##name;
 CLI_VERBS(CLI_VERB_DECL)
 #undef CLI_VERB_DECL

@@ -354,6 +354,16 @@ int tlr_joint_next(struct tlr_joint *j, struct tlr_joint_token *out,
     return 0;
 }
 
+int32_t tlr_joint_pending(const struct tlr_joint *j)
+{
+    return j->o.mode == TLR_LARGE_ONLY ? -1 : j->pending;
+}
+
+void tlr_joint_appended(struct tlr_joint *j)
+{
+    j->pending = -1;
+}
+
 uint32_t tlr_joint_pos(const struct tlr_joint *j)
 {
     if (j->ahead)

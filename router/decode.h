@@ -109,6 +109,12 @@ void tlr_joint_stop(struct tlr_joint *j);
 int tlr_joint_next(struct tlr_joint *j, struct tlr_joint_token *out,
                    struct tlr_err *err);
 
+/* For callers that step several texts together (tlr_decode_together): the last
+ * token, as long as the session lacks it, else -1; and the word that it is there
+ * now, so that the next call does not append it. */
+int32_t tlr_joint_pending(const struct tlr_joint *j);
+void tlr_joint_appended(struct tlr_joint *j);
+
 /* Tokens of the text up to and without the one of the last call. */
 uint32_t tlr_joint_pos(const struct tlr_joint *j);
 struct tlr_joint_totals tlr_joint_read(const struct tlr_joint *j);
