@@ -125,7 +125,7 @@ endef
 $(foreach r,$(TEST_ROOMS),$(eval $(call test_rules,$(r))))
 
 check-rooms: $(addprefix check-,$(TEST_ROOMS))
-check: check-rooms check-replay check-cli ## the tests of every room, with what is installed
+check: check-rooms check-replay check-cli check-serve ## the tests of every room, with what is installed
 
 test: ## install what is missing, fetch the real model, build and pass every test
 	@sh scripts/install-deps.sh test
@@ -141,6 +141,9 @@ test-arm: ## install what is missing, build the tests for arm64 and run them und
 
 check-cli: $(BUILD)/tlr
 	sh tests/cli/run.sh $(BUILD)/tlr
+
+check-serve: $(BUILD)/tlr
+	python3 tests/serve/run.py $(BUILD)/tlr
 
 # Every fuzz target also replays its corpus without a fuzzer.
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -257,6 +260,6 @@ clean: ## remove what make built (models stay)
 help: ## this list
 	@grep -hE '^[a-z][a-z-]*:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 14
 
-.PHONY: FORCE all bench-peers bench-quality bench-escalate profile check check-rooms check-cli check-replay test test-arm fuzz fuzz-run lint demo pair install uninstall clean help
+.PHONY: FORCE all bench-peers bench-quality bench-escalate profile check check-rooms check-cli check-serve check-replay test test-arm fuzz fuzz-run lint demo pair install uninstall clean help
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

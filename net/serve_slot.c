@@ -164,8 +164,10 @@ static int write_token(struct tlr_slot *slot,
     else if (j->n_text_tok >= j->ask.max_tokens ||
              tlr_joint_pos(slot->joint) >= n_ctx)
         *finish = TLR_JOB_LENGTH;
-    if (*finish >= 0 && !is_cut && !rc)
+    if (*finish >= 0 && !is_cut && !rc) {
         rc = tlr_text_end(&j->text, err);
+        j->tokens[j->n - 1].end = (uint32_t)j->text.n;
+    }
     pthread_mutex_unlock(slot->lock);
     return rc;
 }

@@ -87,7 +87,7 @@ try 'wrong verb' 2 '' "tlr: there is no verb 'rnu'; did you mean run?*" "$tlr" r
 try 'far verb' 2 '' "tlr: there is no verb 'xyzzy'; tlr --help*" "$tlr" xyzzy
 try 'option first' 2 '' 'tlr: unknown option --json; options stand after*' "$tlr" --json run
 try 'help of nothing' 2 '' "tlr: there is no verb 'zz'*" "$tlr" help zz
-verbs='convert inspect run chat tokenize detokenize perplexity bench label train calibrate eval router'
+verbs='convert inspect run chat tokenize detokenize perplexity bench label train calibrate eval router serve'
 for v in $verbs; do
     try "$v --help" 0 "usage: tlr $v*--help*examples:*" '' "$tlr" "$v" --help
     try "$v --nope" 2 '' 'tlr: unknown option --zzzzz*' "$tlr" "$v" --zzzzz
