@@ -48,7 +48,7 @@ LIBS       := $(PKG_LIBS) -lm
 # ---- rooms -----------------------------------------------------------------
 LIB_ROOMS := base kernels weights engine convert router net
 rooms_of   = $(wildcard $(1)/*.c $(1)/ref/*.c $(if $(filter x86_64,$(ARCH)),$(1)/x86/*.c) $(if $(filter aarch64 arm64,$(ARCH)),$(1)/arm/*.c))
-objs_of    = $(patsubst %.c,$(BUILD)/%.o,$(call rooms_of,$(1)))
+objs_of    = $(patsubst %.c,$(BUILD)/%.o,$(call rooms_of,$(1))) $(if $(filter net,$(1)),$(BUILD)/net/web_page.o)
 CLI_OBJS  := $(patsubst %.c,$(BUILD)/%.o,$(wildcard cli/*.c bench/*.c))
 
 # What a room stands on, itself first (link order).
@@ -100,6 +100,13 @@ $(BUILD)/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS_ALL) $(call isa_of,$<) $(EXTRA) -MMD -MP -c -o $@ $<
 
+# The page that tlr serve shows is a part of the program.
+$(BUILD)/net/web_page.c: net/web/index.html scripts/embed.sh
+	@mkdir -p $(@D)
+	$(Q)sh scripts/embed.sh $< tlr_web_page >$@
+$(BUILD)/net/web_page.o: $(BUILD)/net/web_page.c
+	$(Q)$(CC) $(CFLAGS_ALL) -c -o $@ $<
+
 # gcc 12 for arm64 fails inside its vectoriser on plain loops that tests check by.
 ifneq ($(filter aarch64 arm64,$(ARCH)),)
 $(BUILD)/tests/%.o: EXTRA := -fno-tree-vectorize
@@ -144,6 +151,9 @@ check-cli: $(BUILD)/tlr
 
 check-serve: $(BUILD)/tlr
 	python3 tests/serve/run.py $(BUILD)/tlr
+
+test-web: tlr ## the page of tlr serve in headless Chromium (needs chromium, chromedriver, make pair)
+	python3 tests/web/run.py ./tlr
 
 # Every fuzz target also replays its corpus without a fuzzer.
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -260,6 +270,6 @@ clean: ## remove what make built (models stay)
 help: ## this list
 	@grep -hE '^[a-z][a-z-]*:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 14
 
-.PHONY: FORCE all bench-peers bench-quality bench-escalate profile check check-rooms check-cli check-serve check-replay test test-arm fuzz fuzz-run lint demo pair install uninstall clean help
+.PHONY: FORCE all bench-peers bench-quality bench-escalate profile check check-rooms check-cli check-serve check-replay test test-web test-arm fuzz fuzz-run lint demo pair install uninstall clean help
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -40,12 +40,10 @@ int cli_llm_open(struct tlr_model **out, const char *spec, struct tlr_err *err)
     return rc ? rc : cli_model_open(out, spec + PREFIX_BYTES, true, err);
 }
 
-/* The large model that a --llm option names, and a session of its own on it, with
- * the small model's options but for what belongs to the file. */
-static int open_expert(struct tlr_expert *out, struct tlr_model **model,
-                       const char *spec, const struct tlr_model *like,
-                       const struct tlr_session_options *options,
-                       struct tlr_err *err)
+int cli_expert_open(struct tlr_expert *out, struct tlr_model **model,
+                    const char *spec, const struct tlr_model *like,
+                    const struct tlr_session_options *options,
+                    struct tlr_err *err)
 {
     memset(out, 0, sizeof *out);
     int rc = cli_llm_open(model, spec, err);
@@ -187,7 +185,7 @@ int cli_routing_open(struct cli_routing *out, const struct cli_routing_args *a,
     }
     if (rc || !a->llm || out->options.mode == TLR_SMALL_ONLY)
         return rc;
-    rc = open_expert(&out->expert, &out->llm, a->llm, m,
+    rc = cli_expert_open(&out->expert, &out->llm, a->llm, m,
                          tlr_session_options_used(s), err);
     out->options.expert = &out->expert;
     out->options.require_expert = a->require_llm;

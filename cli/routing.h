@@ -81,6 +81,14 @@ void cli_routing_clear(struct cli_routing *r); /* a zeroed one is allowed */
 int cli_llm_check(const char *spec, struct tlr_err *err);
 int cli_llm_open(struct tlr_model **out, const char *spec, struct tlr_err *err);
 
+/* The large model that a --llm option names: a session of its own on *model,
+ * like `like` in its tokenizer, with the small model's options but for what
+ * belongs to the file.  Close both, the expert first. */
+int cli_expert_open(struct tlr_expert *out, struct tlr_model **model,
+                    const char *spec, const struct tlr_model *like,
+                    const struct tlr_session_options *options,
+                    struct tlr_err *err);
+
 /* The router in --router FILE, or for NULL the one that the model carries,
  * checked to be for this model. */
 int cli_router_open(struct tlr_router **out, const char *path,

@@ -20,6 +20,8 @@ enum {
     LINGER_MS = 5000 /* for replies that nobody reads */
 };
 
+static const double DEFAULT_SHARE = 0.07;
+
 struct serve_args {
     const char *model, *host, *port_file, *key_file, *name;
     struct cli_session_args session;
@@ -142,9 +144,25 @@ static int open_experts(struct service *v,
     return rc;
 }
 
+/* Requests may route although the server does not, by the model's own router
+ * where it has one. */
+static void use_attached(struct service *v, struct tlr_request_limits *l)
+{
+    float tau;
+    if (cli_router_open(&v->router, NULL, v->model, NULL))
+        return;
+    enum tlr_policy_kind kind = tlr_router_shape(v->router)->kind;
+    l->router = v->router;
+    if (tlr_calibration_tau(tlr_router_calibration(v->router), kind,
+                            DEFAULT_SHARE, &tau, NULL))
+        return;
+    l->policy = (struct tlr_policy){ .kind = kind, .tau = tau,
+                                     .router = v->router };
+}
+
 /* What holds for requests that say nothing of routing. */
 static int choose_routing(struct service *v, struct tlr_request_limits *l,
-                          struct tlr_err *err)
+                          struct tlr_speculation *ahead, struct tlr_err *err)
 {
     struct cli_routing_args a = v->args->routing;
     bool is_on = cli_routing_is_on(&a);
@@ -156,8 +174,7 @@ static int choose_routing(struct service *v, struct tlr_request_limits *l,
     if (rc)
         return rc;
     if (!is_on) {
-        if (cli_router_open(&v->router, NULL, v->model, NULL) == 0)
-            l->router = v->router;
+        use_attached(v, l);
         return 0;
     }
     if (strcmp(a.mode, "large") == 0) {
@@ -170,6 +187,7 @@ static int choose_routing(struct service *v, struct tlr_request_limits *l,
     a.llm = NULL; /* each slot has its own */
     a.require_llm = false;
     rc = cli_routing_open(&v->routing, &a, v->model, NULL, 0, err);
+    *ahead = v->routing.options.ahead;
     l->mode = v->routing.options.mode;
     l->router = v->routing.router;
     if (l->mode == TLR_JOINT)
@@ -200,7 +218,7 @@ static int start(struct service *v, struct tlr_err *err)
         rc = cli_check_can_talk(v->model, a->model, true, err);
     o.limits.model = v->model;
     if (!rc)
-        rc = choose_routing(v, &o.limits, err);
+        rc = choose_routing(v, &o.limits, &o.scheduler.ahead, err);
     if (!rc)
         rc = open_experts(v, &o.scheduler.session, err);
     if (rc)

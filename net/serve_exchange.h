@@ -52,6 +52,10 @@ struct tlr_route {
 const struct tlr_route *tlr_route_find(const char *method, const char *path,
                                        struct tlr_fault *fault);
 
+/* Made of net/web/index.html. */
+extern const unsigned char tlr_web_page[];
+extern const unsigned tlr_web_page_bytes;
+
 /* ---- serve_send.c: replies ---- */
 
 void tlr_fault_of(struct tlr_fault *f, int status, const char *code,

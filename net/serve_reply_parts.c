@@ -186,6 +186,7 @@ static json_t *decision(const struct tlr_job *j, const struct tlr_job_token *t)
     json_object_set_new(o, "at_ms", json_integer(t->at_ms));
     json_object_set_new(o, "slm_ms", real(ms(k->slm_ns)));
     json_object_set_new(o, "llm_ms", real(ms(k->llm_ns + k->wire_ns)));
+    json_object_set_new(o, "exposed_ms", real(ms(k->exposed_ns)));
     return o;
 }
 
@@ -209,6 +210,7 @@ static void put_sums(json_t *o, const struct tlr_job *j)
     json_object_set_new(o, "router_ms", real(ms(sum->router_ns)));
     json_object_set_new(o, "llm_ms", real(ms(sum->llm_ns)));
     json_object_set_new(o, "wire_ms", real(ms(sum->wire_ns)));
+    json_object_set_new(o, "exposed_ms", real(ms(sum->exposed_ns)));
     double first = j->first_ns ? ms(j->first_ns - j->submit_ns) : NAN;
     json_object_set_new(o, "ttft_ms", real(first));
     json_object_set_new(o, "total_ms", real(ms(j->last_ns - j->submit_ns)));

@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 #include "net/serve_exchange.h"
+#include "router/router.h"
 
 enum { METRICS_BYTES = 16384 };
 
@@ -20,6 +21,29 @@ static enum MHD_Result health(struct tlr_exchange *x)
     return tlr_send_json(x, 200, o);
 }
 
+/* What a request may ask of routing, and what it gets when it says nothing. */
+static json_t *routing_object(const struct tlr_request_limits *l)
+{
+    static const char *const modes[] = {"joint", "small", "large"};
+    enum tlr_policy_kind kind =
+        l->router ? tlr_router_shape(l->router)->kind : l->policy.kind;
+    json_t *o = json_object();
+    json_object_set_new(o, "mode", json_string(modes[l->mode]));
+    json_object_set_new(o, "policy",
+                        json_string(tlr_policy_name(l->policy.kind)));
+    json_object_set_new(o, "tau", json_real((double)l->policy.tau));
+    json_object_set_new(o, "llm", json_boolean(l->has_llm));
+    json_object_set_new(o, "router", l->router
+                                         ? json_string(tlr_policy_name(kind))
+                                         : json_null());
+    json_object_set_new(
+        o, "calibrated",
+        json_boolean(l->router &&
+                     tlr_calibration_has(tlr_router_calibration(l->router),
+                                         l->policy.kind)));
+    return o;
+}
+
 static json_t *model_object(const struct tlr_server *s)
 {
     json_t *o = json_object();
@@ -29,7 +53,15 @@ static json_t *model_object(const struct tlr_server *s)
     json_object_set_new(o, "created", json_integer((json_int_t)s->created));
     json_object_set_new(o, "owned_by", json_string("tlr"));
     json_object_set_new(o, "max_model_len", json_integer(s->o.limits.n_ctx));
+    json_object_set_new(o, "tlr", routing_object(&s->o.limits));
     return o;
+}
+
+/* Nothing in it comes from elsewhere, and it talks to nobody else. */
+static enum MHD_Result page(struct tlr_exchange *x)
+{
+    return tlr_send(x, 200, "text/html; charset=utf-8",
+                    (const char *)tlr_web_page, tlr_web_page_bytes);
 }
 
 static enum MHD_Result models(struct tlr_exchange *x)
@@ -146,6 +178,7 @@ static enum MHD_Result detokenize(struct tlr_exchange *x)
 /* ---- the table ---- */
 
 static const struct tlr_route routes[] = {
+    {"GET", "/", true, page},
     {"GET", "/health", true, health},
     {"GET", "/v1/health", true, health},
     {"GET", "/v1/models", false, models},

@@ -508,6 +508,7 @@ static int open_slots(struct tlr_scheduler *s, struct tlr_err *err)
         slot->metrics = &s->metrics;
         slot->expert = s->o.experts ? &s->o.experts[i] : NULL;
         slot->require_llm = s->o.require_llm;
+        slot->ahead = s->o.ahead;
         so.lender = s->slots[0].session;
         rc = tlr_session_new(&slot->session, s->model, &so, err);
     }

@@ -21,6 +21,7 @@ struct tlr_scheduler_options {
     /* The large model, for jobs that route: [n_slots] experts, or NULL. */
     struct tlr_expert *experts;
     bool require_llm; /* its failure ends the text */
+    struct tlr_speculation ahead; /* while it thinks */
     /* One line about a failure that clients are told nothing of; any thread. */
     void (*log)(void *ctx, const char *line);
     void *log_ctx;

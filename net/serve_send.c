@@ -1,5 +1,6 @@
 /* serve_send.c - replies that are there as a whole. */
 #include <stdio.h>
+#include <string.h>
 
 #include "net/serve_exchange.h"
 
@@ -36,6 +37,12 @@ enum MHD_Result tlr_send(struct tlr_exchange *x, int status,
     MHD_add_response_header(r, "Content-Type", content_type);
     MHD_add_response_header(r, "Cache-Control", "no-store");
     MHD_add_response_header(r, "X-Content-Type-Options", "nosniff");
+    if (strncmp(content_type, "text/html", 9) == 0)
+        MHD_add_response_header(r, "Content-Security-Policy",
+                                "default-src 'none'; connect-src 'self'; "
+                                "img-src data:; style-src 'unsafe-inline'; "
+                                "script-src 'unsafe-inline'; base-uri 'none'; "
+                                "form-action 'none'; frame-ancestors 'none'");
     if (status == 401)
         MHD_add_response_header(r, "WWW-Authenticate", "Bearer");
     if (status == 429 || status == 503) {

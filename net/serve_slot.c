@@ -58,6 +58,10 @@ static int open_joint(struct tlr_slot *slot, struct tlr_err *err)
     if (a->mode != TLR_SMALL_ONLY) {
         o.expert = slot->expert;
         o.require_expert = slot->require_llm;
+        o.ahead = slot->ahead;
+        o.ahead.max_tok = a->max_tokens;
+        if (a->has_logprobs) /* they need the session to stand at the token */
+            o.ahead.calls = 0;
     }
     if (a->mode == TLR_LARGE_ONLY) {
         o.prompt = a->prompt.ids;

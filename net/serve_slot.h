@@ -14,6 +14,7 @@ struct tlr_slot {
     struct tlr_session *session; /* the scheduler's thread only, like the rest */
     struct tlr_expert *expert;   /* NULL: none */
     bool require_llm;
+    struct tlr_speculation ahead;
     struct tlr_job *job;         /* NULL: free; changed under the lock */
     struct tlr_joint *joint;     /* NULL: still reading the prompt */
     struct tlr_sampler *sampler;

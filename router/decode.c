@@ -356,7 +356,7 @@ int tlr_joint_next(struct tlr_joint *j, struct tlr_joint_token *out,
 
 int32_t tlr_joint_pending(const struct tlr_joint *j)
 {
-    return j->o.mode == TLR_LARGE_ONLY ? -1 : j->pending;
+    return j->o.mode == TLR_LARGE_ONLY || j->ahead ? -1 : j->pending;
 }
 
 void tlr_joint_appended(struct tlr_joint *j)

@@ -110,7 +110,7 @@ int tlr_joint_next(struct tlr_joint *j, struct tlr_joint_token *out,
                    struct tlr_err *err);
 
 /* For callers that step several texts together (tlr_decode_together): the last
- * token, as long as the session lacks it, else -1; and the word that it is there
+ * token, as long as the session lacks it and waits for it, else -1; and the word that it is there
  * now, so that the next call does not append it. */
 int32_t tlr_joint_pending(const struct tlr_joint *j);
 void tlr_joint_appended(struct tlr_joint *j);

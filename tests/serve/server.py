@@ -25,7 +25,8 @@ class Server:
             if self.process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError("the server did not start: " + self.messages())
             time.sleep(0.02)
-        self.port = int(open(port_file, encoding="ascii").read())
+        with open(port_file, encoding="ascii") as f:
+            self.port = int(f.read())
 
     def messages(self):
         with open(self.log_path, encoding="utf-8", errors="replace") as f:
