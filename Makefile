@@ -17,6 +17,7 @@ BUILD  ?= build/$(config)
 CC     := $(if $(filter default,$(origin CC)),cc,$(CC))
 AR     := $(if $(filter default,$(origin AR)),ar,$(AR))
 PKGS   := openblas jansson libutf8proc zlib libcrypto libmicrohttpd
+NET_PKGS := libcurl
 TEST_PKGS := check libpcre2-8
 comma  := ,
 Q      := $(if $(V),,@)
@@ -25,6 +26,7 @@ Q      := $(if $(V),,@)
 
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
+NET_LIBS   := $(shell pkg-config --libs $(NET_PKGS) 2>/dev/null)
 CHECK_LIBS  = $(shell pkg-config --libs $(TEST_PKGS) 2>/dev/null)
 ARCH       := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine 2>/dev/null)))
 
@@ -85,7 +87,7 @@ tlr libtlr.a: %: $(BUILD)/% FORCE
 FORCE:
 
 $(BUILD)/tlr: $(CLI_OBJS) $(call libs_of,cli)
-	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(NET_LIBS) $(LIBS)
 
 $(BUILD)/libtlr.a: $(call objs_of,engine) $(call objs_of,weights) $(call objs_of,kernels) $(call objs_of,base)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
@@ -96,6 +98,7 @@ $(BUILD)/lib$(1).a: $(call objs_of,$(1))
 endef
 $(foreach r,$(LIB_ROOMS),$(eval $(call room_rules,$(r))))
 
+$(BUILD)/net/%.o: EXTRA := $(shell pkg-config --cflags $(NET_PKGS) 2>/dev/null)
 $(BUILD)/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS_ALL) $(call isa_of,$<) $(EXTRA) -MMD -MP -c -o $@ $<
@@ -115,8 +118,12 @@ endif
 # ---- tests -----------------------------------------------------------------
 # SKIP_ROOMS="real ..." leaves rooms out: 640 tokens under a sanitizer take long.
 TEST_ROOMS := $(filter-out $(SKIP_ROOMS),$(patsubst tests/%/suites.inc,%,$(wildcard tests/*/suites.inc)))
+test-net: check-net ## the network room alone: wire formats, failing servers, a real one where installed
+.PHONY: test-net
+
 # Random models serve other rooms too.
 TEST_MORE_router := tests/model/models.c
+TEST_MORE_net := tests/router/tiny.c
 SUPPORT_OBJS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/support/check_main.c,$(wildcard tests/support/*.c)))
 
 define test_rules
@@ -124,7 +131,7 @@ $(BUILD)/tests/$(1)/check_main.o: tests/support/check_main.c tests/$(1)/suites.i
 	@mkdir -p $$(@D)
 	$$(Q)$(CC) $(CFLAGS_ALL) -DSUITES='"tests/$(1)/suites.inc"' -DROOM='"$(1)"' -MMD -MP -c -o $$@ $$<
 $(BUILD)/check_$(1): $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/$(1)/*.c) $(TEST_MORE_$(1))) $(BUILD)/tests/$(1)/check_main.o $(SUPPORT_OBJS) $(call libs_of,$(1))
-	$$(Q)$(CC) $(LDFLAGS_ALL) -o $$@ $$^ $$(CHECK_LIBS) $(LIBS)
+	$$(Q)$(CC) $(LDFLAGS_ALL) -o $$@ $$^ $$(CHECK_LIBS) $$(if $$(filter net,$$(STACK_$(1))),$(NET_LIBS)) $(LIBS)
 check-$(1): $(BUILD)/check_$(1)
 	$(BUILD)/check_$(1)
 .PHONY: check-$(1)
@@ -158,7 +165,7 @@ test-web: tlr ## the page of tlr serve in headless Chromium (needs chromium, chr
 # Every fuzz target also replays its corpus without a fuzzer.
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 $(BUILD)/replay_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/tests/fuzz/replay.o $(call libs_of,cli)
-	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(NET_LIBS) $(LIBS)
 check-replay: $(addprefix $(BUILD)/replay_,$(FUZZERS))
 	@for f in $(FUZZERS); do $(BUILD)/replay_$$f tests/fuzz/corpus/$$f || exit 1; done
 	@echo "replay: $(words $(FUZZERS)) passed, 0 failed"
@@ -167,7 +174,7 @@ FUZZ_SECONDS ?= 60
 fuzz: ## run every fuzz target for FUZZ_SECONDS (60) under ASan and UBSan; needs clang
 	@$(MAKE) --no-print-directory config=fuzz CC=clang fuzz-run FUZZ_SECONDS=$(FUZZ_SECONDS)
 $(BUILD)/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(call libs_of,cli)
-	$(Q)$(CC) -pthread -fsanitize=fuzzer,address,undefined $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(Q)$(CC) -pthread -fsanitize=fuzzer,address,undefined $(LDFLAGS) -o $@ $^ $(NET_LIBS) $(LIBS)
 fuzz-run: $(addprefix $(BUILD)/fuzz_,$(FUZZERS))
 	@for f in $(FUZZERS); do \
 	    mkdir -p $(BUILD)/corpus/$$f $(BUILD)/findings; \

@@ -10,7 +10,8 @@
 #include "router/calibrate.h"
 
 struct calibrate_args {
-    const char *file, *task, *slm, *llm, *out, *policy;
+    struct cli_llm_args llm;
+    const char *file, *task, *slm, *out, *policy;
     struct cli_list routers;
     int64_t max_items, max_tokens, jobs;
     double ask_ms, slm_ms, tok_s, ask_price, tok_price;
@@ -29,8 +30,8 @@ static const struct cli_option options[] = {
     { .name = "slm", .kind = CLI_FILE, .required = true,
       .at = offsetof(struct calibrate_args, slm), .value = "MODEL",
       .help = "the small model" },
-    { .name = "llm", .kind = CLI_TEXT, .at = offsetof(struct calibrate_args, llm),
-      .value = "model:BIG", .help = "the large model; needed with FILE" },
+    CLI_LLM_OPTIONS(struct calibrate_args, llm, false,
+                    "none: it is needed with FILE"),
     { .name = "router", .kind = CLI_LIST,
       .at = offsetof(struct calibrate_args, routers), .value = "ROUTER",
       .help = "the router to calibrate", .unset = "the small model's own" },
@@ -141,7 +142,7 @@ static int measure(struct job *j, struct tlr_calibration *out,
 {
     const struct calibrate_args *a = j->args;
     struct tlr_eval_models models = {
-        .slm = j->pair.slm, .llm = j->pair.llm, .session = j->pair.session,
+        .slm = j->pair.slm, .llm = j->pair.llm.model, .session = j->pair.session,
         .open_expert = cli_pair_expert, .ctx = &j->pair };
     for (int i = 0; i < TLR_N_POLICIES; i++)
         models.routers[i] = j->pair.routers[i];
@@ -157,6 +158,7 @@ static int measure(struct job *j, struct tlr_calibration *out,
     int rc = tlr_calibrate(&j->items, &models, &o, out, NULL, err);
     cli_interrupt_release();
     cli_progress_end(&j->progress);
+    cli_print_llm(&j->pair.llm);
     return rc;
 }
 
@@ -266,7 +268,7 @@ static int print_json(const struct job *j, double budget, struct tlr_err *err)
 
 static int check_args(const struct calibrate_args *a, struct tlr_err *err)
 {
-    if (a->file && (!a->llm || !a->out))
+    if (a->file && (!a->llm.llm || !a->out))
         return tlr_err_set(err, TLR_EUSAGE,
                            "FILE is given, so --llm and --out are needed");
     if (!a->file && a->out)
@@ -300,7 +302,7 @@ static int calibrate(const void *args, struct tlr_err *err)
     if (!rc)
         rc = cli_session_options(&o, &session, err);
     if (!rc)
-        rc = cli_pair_open(&j.pair, a->slm, a->llm, &a->routers, &o, err);
+        rc = cli_pair_open(&j.pair, a->slm, &a->llm, &a->routers, &o, err);
     if (!rc && j.pair.n_routers == 0)
         rc = tlr_err_set(err, TLR_ENOTFOUND,
                          "%s: carries no router; train one (tlr train) and give "
@@ -333,6 +335,7 @@ const struct cli_verb cli_verb_calibrate = {
              "Without FILE the thresholds that are there are printed. A speed "
              "or a price gives a share of its own: a token takes --slm-ms plus "
              "share times --latency-ms, and costs share times --ask-price.\n\n"
+             CLI_LLM_ABOUT "\n\n"
              "With --json: positions (measured on), thresholds (64 objects of "
              "share and each policy's tau), budget (such an object, or null).",
     .examples = examples,

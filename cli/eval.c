@@ -17,7 +17,8 @@ enum { SHARES_MAX = 64, BOOTSTRAP_SEED = 1 };
 #define ALL_SHARES "2%,4%,7%,10%,15%,30%"
 
 struct eval_args {
-    const char *file, *task, *slm, *llm, *policy, *shares, *target, *state, *svg;
+    struct cli_llm_args llm;
+    const char *file, *task, *slm, *policy, *shares, *target, *state, *svg;
     struct cli_list routers;
     double tau;
     int64_t max_items, max_tokens, jobs, seed, ahead;
@@ -37,9 +38,7 @@ static const struct cli_option options[] = {
     { .name = "slm", .kind = CLI_FILE, .required = true,
       .at = offsetof(struct eval_args, slm), .value = "MODEL",
       .help = "the small model" },
-    { .name = "llm", .kind = CLI_TEXT, .required = true,
-      .at = offsetof(struct eval_args, llm), .value = "model:BIG",
-      .help = "the large model, a file on this machine" },
+    CLI_LLM_OPTIONS(struct eval_args, llm, true, NULL),
     { .name = "router", .kind = CLI_LIST,
       .at = offsetof(struct eval_args, routers), .value = "ROUTER",
       .help = "a router beside the model, instead of its own of that kind; may "
@@ -240,8 +239,7 @@ static int make_header(const struct job *j, char **out, struct tlr_err *err)
     cli_json_put(h, "questions", hex(items_crc(&j->items)));
     cli_json_put(h, "slm",
                  hex(tlr_file_fingerprint(tlr_model_file(j->pair.slm))));
-    cli_json_put(h, "llm",
-                 hex(tlr_file_fingerprint(tlr_model_file(j->pair.llm))));
+    cli_json_put(h, "llm", hex(cli_llm_fingerprint(&j->pair.llm)));
     cli_json_put(h, "routers", hex(crc));
     cli_json_put(h, "max-tokens", json_integer(a->max_tokens));
     cli_json_put(h, "seed", json_integer(a->seed));
@@ -294,7 +292,7 @@ static int measure(struct job *j, struct tlr_err *err)
 {
     const struct eval_args *a = j->args;
     struct tlr_eval_models models = {
-        .slm = j->pair.slm, .llm = j->pair.llm, .session = j->pair.session,
+        .slm = j->pair.slm, .llm = j->pair.llm.model, .session = j->pair.session,
         .open_expert = cli_pair_expert, .ctx = &j->pair};
     for (int i = 0; i < TLR_N_POLICIES; i++)
         models.routers[i] = j->pair.routers[i];
@@ -312,6 +310,7 @@ static int measure(struct job *j, struct tlr_err *err)
                       err);
     cli_interrupt_release();
     cli_progress_end(&j->progress);
+    cli_print_llm(&j->pair.llm);
     if (rc == TLR_ECANCELLED && a->state)
         tlr_err_set(err, rc, "%zu of %zu items are in %s; the same command "
                     "goes on", j->n_done, j->items.n, a->state);
@@ -328,7 +327,7 @@ static int report(struct job *j, struct tlr_err *err)
                              j->items.n, &j->costs, BOOTSTRAP_SEED, err);
     struct cli_eval_report r = {
         .task = (enum tlr_task_kind)tlr_task_find(a->task), .file = a->file,
-        .slm = a->slm, .llm = a->llm, .points = points,
+        .slm = a->slm, .llm = a->llm.llm, .network = &j->pair.llm, .points = points,
         .n_points = j->n_runs, .costs = j->costs};
     if (!rc && a->svg)
         rc = cli_eval_svg(a->svg, &r, err);
@@ -383,7 +382,7 @@ static int eval(const void *args, struct tlr_err *err)
                                                        : (size_t)a->max_items,
                             err);
     if (!rc)
-        rc = cli_pair_open(&j->pair, a->slm, a->llm, &a->routers, &o, err);
+        rc = cli_pair_open(&j->pair, a->slm, &a->llm, &a->routers, &o, err);
     if (!rc)
         rc = plan(j, err);
     if (!rc)
@@ -421,6 +420,7 @@ const struct cli_verb cli_verb_eval = {
              "The runs of one question share every step they can, so the time "
              "of a run is computed from measured costs of steps. Results depend "
              "neither on --jobs nor on --ahead.\n\n"
+             CLI_LLM_ABOUT "\n\n"
              "With --task lm FILE is plain text; both models read it, and "
              "accuracy is the share of tokens predicted, perplexity that of the "
              "mixture.\n\n"

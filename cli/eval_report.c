@@ -65,6 +65,7 @@ int cli_eval_json(const struct cli_eval_report *r, struct tlr_err *err)
     cli_json_put(root, "file", cli_json_text(r->file, strlen(r->file)));
     cli_json_put(root, "slm", cli_json_text(r->slm, strlen(r->slm)));
     cli_json_put(root, "llm", cli_json_text(r->llm, strlen(r->llm)));
+    cli_json_put(root, "network", cli_llm_json(r->network));
     cli_json_put(root, "n",
                  json_integer(r->n_points ? (json_int_t)r->points[0].n : 0));
     for (size_t i = 0; i < r->n_points; i++) {

@@ -2,11 +2,13 @@
 #ifndef TLR_CLI_EVAL_REPORT_H
 #define TLR_CLI_EVAL_REPORT_H
 
+#include "cli/llm.h"
 #include "router/eval.h"
 
 struct cli_eval_report {
     enum tlr_task_kind task;
     const char *file, *slm, *llm;
+    const struct cli_llm *network;
     const struct tlr_eval_point *points;
     size_t n_points;
     struct tlr_eval_costs costs;

@@ -185,6 +185,11 @@ static int decode(struct cli_generate *g, struct tlr_joint *j,
     for (;;) {
         struct tlr_joint_token t;
         int rc = tlr_joint_next(j, &t, err);
+        if (rc == TLR_ECANCELLED && cli_interrupted()) {
+            tlr_err_clear(err); /* in the middle of a wait */
+            g->finish = CLI_FINISH_CANCELLED;
+            return 0;
+        }
         if (rc)
             return rc;
         g->n_decoded += g->pending >= 0;

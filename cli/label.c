@@ -18,7 +18,8 @@
 #include "router/router.h"
 
 struct label_args {
-    const char *file, *task, *slm, *llm, *out, *chains, *router, *previous;
+    struct cli_llm_args llm;
+    const char *file, *task, *slm, *out, *chains, *router, *previous;
     struct cli_session_args session;
     int64_t max_items, completions, completion_tokens, chain_tokens, jobs, seed;
     double tau, mix;
@@ -38,9 +39,7 @@ static const struct cli_option options[] = {
     { .name = "slm", .required = true, .kind = CLI_FILE,
       .at = offsetof(struct label_args, slm), .value = "MODEL",
       .help = "the small model that the router is for" },
-    { .name = "llm", .required = true, .kind = CLI_TEXT,
-      .at = offsetof(struct label_args, llm), .value = "model:FILE",
-      .help = "the large model" },
+    CLI_LLM_OPTIONS(struct label_args, llm, true, NULL),
     { .name = "output", .letter = 'o', .required = true, .kind = CLI_FILE,
       .at = offsetof(struct label_args, out), .value = "OUT",
       .help = "the dataset; one that a stopped run left is gone on with" },
@@ -119,7 +118,8 @@ static const char *const examples[] = {
 struct work {
     const struct label_args *args;
     struct tlr_items items;
-    struct tlr_model *slm, *llm;
+    struct tlr_model *slm;
+    struct cli_llm llm;
     struct tlr_router *router;
     struct tlr_dataset *previous;
     struct tlr_policy policy;
@@ -191,15 +191,15 @@ static int open_previous(struct work *w, struct tlr_err *err)
 static int open_models(struct work *w, struct tlr_err *err)
 {
     const struct label_args *a = w->args;
-    int rc = cli_llm_check(a->llm, err);
+    int rc = cli_llm_check(&a->llm, err);
     if (!rc)
         rc = cli_model_open(&w->slm, a->slm, true, err);
     if (!rc)
         rc = cli_check_can_talk(w->slm, a->slm, a->raw, err);
     if (!rc)
-        rc = cli_llm_open(&w->llm, a->llm, err);
+        rc = cli_llm_open(&w->llm, &a->llm, w->slm, true, err);
     if (!rc)
-        w->who = tlr_file_fingerprint(tlr_model_file(w->llm));
+        w->who = cli_llm_fingerprint(&w->llm);
     return rc;
 }
 
@@ -221,7 +221,7 @@ static int open_jobs(struct work *w, struct tlr_err *err)
                                     .previous = w->previous };
         rc = tlr_session_new(&l->session, w->slm, &o, err);
         if (!rc)
-            rc = tlr_expert_open_model(l->expert, w->llm, w->slm, &o, err);
+            rc = cli_llm_expert(&w->llm, l->expert, w->slm, &o, err);
     }
     return rc;
 }
@@ -281,7 +281,7 @@ static void close_all(struct work *w)
     tlr_free(w->experts);
     tlr_dataset_free(w->previous);
     tlr_router_free(w->router);
-    tlr_model_close(w->llm);
+    cli_llm_close(&w->llm);
     tlr_model_close(w->slm);
     tlr_items_clear(&w->items);
 }
@@ -345,6 +345,7 @@ static int report(const struct work *w, uint32_t done,
                      json_integer((json_int_t)numbers[i].n));
     cli_json_put(j, "ask_share", cli_json_real(ask_share(c)));
     cli_json_put(j, "seconds", cli_json_real(ms / 1000));
+    cli_json_put(j, "network", cli_llm_json(&w->llm));
     return cli_json_print(j, err);
 }
 
@@ -368,6 +369,7 @@ static int label_all(struct work *w, struct tlr_err *err)
         rc = tlr_label_run(&run, &done, &counts, err);
     cli_interrupt_release();
     cli_progress_end(&w->progress);
+    cli_print_llm(&w->llm);
     int rc_close = tlr_dataset_close(w->writer, rc ? NULL : err);
     w->writer = NULL;
     if (rc == TLR_ECANCELLED)
@@ -411,6 +413,7 @@ const struct cli_verb cli_verb_label = {
              "small model finishes the text alone from there, and it may stand "
              "if the answer is still right. Completions cost most, so only "
              "some are made (--completions).\n\n"
+             CLI_LLM_ABOUT "\n\n"
              "FILE has JSON lines: for csqa question, choices.label, "
              "choices.text, answerKey and cot; for gsm8k problem and solution, "
              "or prompt, cot and answerKey. Without chains the large model "
@@ -424,8 +427,8 @@ const struct cli_verb cli_verb_label = {
              "on where it stopped. With --json the object has questions, "
              "questions_done, questions_now (of this run, like all that "
              "follows), rows, case_slm_right, case_llm_right, case_outcome, "
-             "case_open, keep, ask, ask_share, completion_tokens, round, jobs "
-             "and seconds.",
+             "case_open, keep, ask, ask_share, completion_tokens, round, jobs, "
+             "seconds and network (null, or what left the device).",
     .examples = examples,
     .operands = operands,
     .n_operands = CLI_COUNT(operands),

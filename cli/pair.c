@@ -42,18 +42,19 @@ static int open_routers(struct cli_pair *p, const struct cli_list *files,
     return rc ? tlr_err_set(err, rc, "%s", none.text) : add_router(p, r, err);
 }
 
-int cli_pair_open(struct cli_pair *out, const char *slm, const char *llm,
+int cli_pair_open(struct cli_pair *out, const char *slm,
+                  const struct cli_llm_args *llm,
                   const struct cli_list *routers,
                   const struct tlr_session_options *session,
                   struct tlr_err *err)
 {
     memset(out, 0, sizeof *out);
     out->session = *session;
-    int rc = llm ? cli_llm_check(llm, err) : 0;
+    int rc = llm->llm ? cli_llm_check(llm, err) : 0;
     if (!rc)
         rc = cli_model_open(&out->slm, slm, true, err);
-    if (!rc && llm)
-        rc = cli_llm_open(&out->llm, llm, err);
+    if (!rc && llm->llm)
+        rc = cli_llm_open(&out->llm, llm, out->slm, true, err);
     if (!rc)
         rc = open_routers(out, routers, err);
     return rc;
@@ -63,8 +64,8 @@ void cli_pair_close(struct cli_pair *p)
 {
     for (int i = 0; i < TLR_N_POLICIES; i++)
         tlr_router_free(p->routers[i]);
+    cli_llm_close(&p->llm);
     tlr_model_close(p->slm);
-    tlr_model_close(p->llm);
     memset(p, 0, sizeof *p);
 }
 
@@ -75,9 +76,7 @@ int cli_pair_expert(void *ctx, uint32_t n_ctx, struct tlr_expert *out,
     struct tlr_session_options o = p->session;
     o.n_ctx = n_ctx;
     o.n_threads = 1;
-    o.kv = TLR_KV_AUTO; /* --kv and --act are the small model's */
-    o.act = TLR_ACT_AUTO;
-    return tlr_expert_open_model(out, p->llm, p->slm, &o, err);
+    return cli_llm_expert(&p->llm, out, p->slm, &o, err);
 }
 
 int cli_pair_tau(const struct cli_pair *p, enum tlr_policy_kind kind,

@@ -5,6 +5,7 @@
 #define TLR_CLI_PAIR_H
 
 #include "cli/cli.h"
+#include "cli/llm.h"
 #include "router/expert.h"
 #include "router/policy.h"
 #include "router/router.h"
@@ -21,7 +22,8 @@
       .unset = "one for each core", .min = 1, .max = 4096 }
 
 struct cli_pair {
-    struct tlr_model *slm, *llm;
+    struct tlr_model *slm;
+    struct cli_llm llm;
     struct tlr_session_options session;
     /* At most one of a kind; order is that in which they were found: --router
      * first, then the model's own. */
@@ -30,8 +32,9 @@ struct cli_pair {
     int n_routers;
 };
 
-/* llm: "model:FILE", or NULL.  Routers that are not the model's are refused. */
-int cli_pair_open(struct cli_pair *out, const char *slm, const char *llm,
+/* llm: its llm may be NULL.  Routers that are not the model's are refused. */
+int cli_pair_open(struct cli_pair *out, const char *slm,
+                  const struct cli_llm_args *llm,
                   const struct cli_list *routers,
                   const struct tlr_session_options *session,
                   struct tlr_err *err);

@@ -11,51 +11,10 @@ static const double DEFAULT_SHARE = 0.07;
 
 bool cli_routing_is_on(const struct cli_routing_args *a)
 {
-    return a->llm || a->router || a->require_llm || a->speculate ||
+    return a->llm.llm || a->router || a->require_llm || a->speculate ||
            a->serial || !isnan(a->target) ||
            !isnan(a->tau) || strcmp(a->policy, "auto") != 0 ||
            strcmp(a->mode, "joint") != 0;
-}
-
-static const char model_prefix[] = "model:";
-enum { PREFIX_BYTES = sizeof model_prefix - 1 };
-
-int cli_llm_check(const char *spec, struct tlr_err *err)
-{
-    if (strstr(spec, "://"))
-        return tlr_err_set(err, TLR_EUNSUPPORTED,
-                           "--llm: %s: this tlr cannot ask servers yet; use a "
-                           "second model on this machine (--llm model:FILE)",
-                           spec);
-    if (strncmp(spec, model_prefix, PREFIX_BYTES) != 0 || !spec[PREFIX_BYTES])
-        return tlr_err_set(err, TLR_EUSAGE,
-                           "--llm: expected model:FILE, found '%s'", spec);
-    return 0;
-}
-
-int cli_llm_open(struct tlr_model **out, const char *spec, struct tlr_err *err)
-{
-    *out = NULL;
-    int rc = cli_llm_check(spec, err);
-    return rc ? rc : cli_model_open(out, spec + PREFIX_BYTES, true, err);
-}
-
-int cli_expert_open(struct tlr_expert *out, struct tlr_model **model,
-                    const char *spec, const struct tlr_model *like,
-                    const struct tlr_session_options *options,
-                    struct tlr_err *err)
-{
-    memset(out, 0, sizeof *out);
-    int rc = cli_llm_open(model, spec, err);
-    if (rc)
-        return rc;
-    struct tlr_session_options o = *options;
-    uint32_t most = tlr_model_config(*model)->max_ctx;
-    if (o.n_ctx > most)
-        o.n_ctx = most;
-    o.kv = TLR_KV_AUTO;
-    o.act = TLR_ACT_AUTO;
-    return tlr_expert_open_model(out, *model, like, &o, err);
 }
 
 int cli_router_crc(uint32_t *crc, const struct tlr_router *r,
@@ -172,21 +131,25 @@ int cli_routing_open(struct cli_routing *out, const struct cli_routing_args *a,
         return tlr_err_set(err, TLR_EUSAGE,
                            "--tau and --target-routed both set the threshold; "
                            "give one of them");
-    if (!a->llm && (a->require_llm || out->options.mode == TLR_LARGE_ONLY))
+    if (!a->llm.llm && (a->require_llm || out->options.mode == TLR_LARGE_ONLY))
         return tlr_err_set(err, TLR_EUSAGE,
-                           "%s needs a large model; name it (--llm model:FILE)",
+                           "%s needs a large model; name it (--llm URL or "
+                           "--llm model:FILE)",
                            a->require_llm ? "--require-llm" : "--mode large");
     int rc = choose_calls(&out->options.ahead.calls, a, err);
-    if (!rc && a->llm)
-        rc = cli_llm_check(a->llm, err);
+    if (!rc && a->llm.llm)
+        rc = cli_llm_check(&a->llm, err);
     if (!rc && out->options.mode == TLR_JOINT) {
         rc = choose_policy(out, a, m, seed, err);
         rc = rc ? rc : choose_tau(out, a, err);
     }
-    if (rc || !a->llm || out->options.mode == TLR_SMALL_ONLY)
+    if (rc || !a->llm.llm || out->options.mode == TLR_SMALL_ONLY)
         return rc;
-    rc = cli_expert_open(&out->expert, &out->llm, a->llm, m,
-                         tlr_session_options_used(s), err);
+    bool is_required = a->require_llm || out->options.mode == TLR_LARGE_ONLY;
+    rc = cli_llm_open(&out->llm, &a->llm, m, is_required, err);
+    if (!rc)
+        rc = cli_llm_expert(&out->llm, &out->expert, m,
+                            tlr_session_options_used(s), err);
     out->options.expert = &out->expert;
     out->options.require_expert = a->require_llm;
     return rc;
@@ -195,7 +158,7 @@ int cli_routing_open(struct cli_routing *out, const struct cli_routing_args *a,
 void cli_routing_clear(struct cli_routing *r)
 {
     tlr_expert_close(&r->expert);
-    tlr_model_close(r->llm);
+    cli_llm_close(&r->llm);
     tlr_router_free(r->router);
     memset(r, 0, sizeof *r);
 }

@@ -5,6 +5,7 @@
 #define TLR_CLI_ROUTING_H
 
 #include "cli/cli.h"
+#include "cli/llm.h"
 #include "router/decode.h"
 #include "router/router.h"
 
@@ -13,23 +14,20 @@
 #define CLI_POLICY_CHOICE TLR_POLICIES(CLI_POLICY_WORD) "auto"
 
 struct cli_routing_args {
-    const char *llm, *policy, *mode, *router;
+    struct cli_llm_args llm;
+    const char *policy, *mode, *router;
     double target, tau;
     const char *speculate;
     bool require_llm, serial;
 };
 
-#define CLI_LLM_OPTION(type, field)                                            \
-    { .name = "llm", .kind = CLI_TEXT, .at = offsetof(type, field),            \
-      .value = "model:FILE",                                                   \
-      .help = "the large model: a second model file with the same tokenizer",  \
-      .unset = "none: doubtful tokens are only marked" }
 #define CLI_ROUTER_OPTION(type, field)                                         \
     { .name = "router", .kind = CLI_FILE, .at = offsetof(type, field),         \
       .value = "FILE", .help = "a router that tlr train wrote",                \
       .unset = "the one attached to the model" }
 #define CLI_ROUTING_OPTIONS(type, field)                                       \
-    CLI_LLM_OPTION(type, field.llm),                                           \
+    CLI_LLM_OPTIONS(type, field.llm, false,                                    \
+                    "none: doubtful tokens are only marked"),                  \
     { .name = "policy", .kind = CLI_CHOICE,                                    \
       .at = offsetof(type, field.policy), .value = CLI_POLICY_CHOICE,          \
       .help = "what says how far a token is trusted; auto is the router's own "\
@@ -64,7 +62,7 @@ struct cli_routing {
     struct tlr_joint_options options; /* what points into this struct is set */
     struct tlr_router *router;        /* NULL: none was found or needed */
     struct tlr_expert expert;
-    struct tlr_model *llm;
+    struct cli_llm llm;
     double target;                    /* share asked for; NAN: tau was given */
 };
 
@@ -76,18 +74,6 @@ int cli_routing_open(struct cli_routing *out, const struct cli_routing_args *a,
                      const struct tlr_model *m, const struct tlr_session *s,
                      uint64_t seed, struct tlr_err *err);
 void cli_routing_clear(struct cli_routing *r); /* a zeroed one is allowed */
-
-/* The model that a --llm option names; what it may name is checked here only. */
-int cli_llm_check(const char *spec, struct tlr_err *err);
-int cli_llm_open(struct tlr_model **out, const char *spec, struct tlr_err *err);
-
-/* The large model that a --llm option names: a session of its own on *model,
- * like `like` in its tokenizer, with the small model's options but for what
- * belongs to the file.  Close both, the expert first. */
-int cli_expert_open(struct tlr_expert *out, struct tlr_model **model,
-                    const char *spec, const struct tlr_model *like,
-                    const struct tlr_session_options *options,
-                    struct tlr_err *err);
 
 /* The router in --router FILE, or for NULL the one that the model carries,
  * checked to be for this model. */

@@ -88,6 +88,9 @@ static const char *const examples[] = {
     "tlr run small.bin \"Why is the sky blue?\" --llm model:large.bin "
     "--target-routed 7% --stats",
     "Let the large model write the tokens that the small one's router doubts.",
+    "tlr run small.bin \"Why is the sky blue?\" --llm "
+    "http://127.0.0.1:8000 --audit sent.jsonl --stats",
+    "The same with an LLM server, and a record of all that is sent to it.",
     "tlr run small.bin \"Why is the sky blue?\" --explain",
     "Show what the router would ask for, without a large model.",
     NULL
@@ -169,6 +172,7 @@ static int print_json(const struct cli_generate *g,
     cli_json_put(j, "seed", json_integer((json_int_t)seed));
     if (g->routing) {
         cli_json_put(j, "routing", cli_routing_json(g, routing));
+        cli_json_put(j, "network", cli_llm_json(&routing->llm));
         cli_json_put(j, "tokens", cli_records_json(g));
     }
     if (g->profile) {
@@ -197,6 +201,7 @@ static void report(const struct run_args *a, const struct cli_generate *g,
         cli_print_stats(g, load_ms, template_name, seed);
         if (g->routing)
             cli_print_routing(g, routing);
+        cli_print_llm(&routing->llm);
     }
     if (a->profile && !a->json) {
         cli_print_profile(&g->prefill_profile, "prefill", true);
@@ -319,6 +324,7 @@ const struct cli_verb cli_verb_run = {
              "from the share of tokens to route, by the calibration that the "
              "router carries (tlr calibrate), or is --tau. The large model's "
              "tokens are always its likeliest.\n\n"
+             CLI_LLM_ABOUT "\n\n"
              "With --json the object has text, ids (without the end-of-text "
              "token), prompt_tokens, completion_tokens, finish_reason (stop: "
              "the model or a stop text ended it; length: -n or the context "
@@ -331,7 +337,10 @@ const struct cli_verb cli_verb_run = {
              "positions, asked, llm_tokens, failed, slm_ms, router_ms, llm_ms, "
              "wire_ms, calls, wait_ms, hidden_ms, exposed_ms, queue_ms, "
              "connect_ms, first_byte_ms, cached_tokens, redone_tokens, "
-             "redone_ms, speculate, ms_per_token) and tokens, one object for "
+             "redone_ms, speculate, ms_per_token), network (null for a file, "
+             "else server, asks, requests, retries, failed, cancelled, "
+             "connections, sent_bytes, received_bytes, sent_tokens, "
+             "reply_tokens, cached_tokens and cost) and tokens, one object for "
              "each decision, the end of the text included: id, text, from, "
              "asked, trust, entropy (with --explain), slm and llm (null: not "
              "made) and, where the large model was asked, llm_ms, wire_ms, "

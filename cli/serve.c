@@ -95,7 +95,7 @@ struct service {
     struct cli_routing routing; /* policy and router */
     struct tlr_router *router;  /* for requests only, where routing is off */
     struct tlr_expert experts[TLR_MAX_TOGETHER];
-    struct tlr_model *llms[TLR_MAX_TOGETHER];
+    struct cli_llm llm;
     char *key_text;
     const char *keys[TLR_KEYS_MAX];
     int n_keys;
@@ -131,16 +131,20 @@ static int read_keys(struct service *v, struct tlr_err *err)
                                     err);
 }
 
-/* One large model for each slot, because each keeps the text it was asked
- * about last. */
+/* One expert for each slot, because each keeps the text it was asked about last;
+ * of a server they share connections and budgets. */
 static int open_experts(struct service *v,
                         const struct tlr_session_options *so,
                         struct tlr_err *err)
 {
-    int rc = 0;
-    for (int i = 0; i < v->args->n_slots && v->args->routing.llm && !rc; i++)
-        rc = cli_expert_open(&v->experts[i], &v->llms[i], v->args->routing.llm,
-                             v->model, so, err);
+    struct cli_llm_args a = v->args->routing.llm;
+    if (!a.llm)
+        return 0;
+    a.outlives_signal = true; /* the first one lets running texts end */
+    int rc = cli_llm_open(&v->llm, &a, v->model, v->args->routing.require_llm,
+                          err);
+    for (int i = 0; i < v->args->n_slots && !rc; i++)
+        rc = cli_llm_expert(&v->llm, &v->experts[i], v->model, so, err);
     return rc;
 }
 
@@ -166,8 +170,8 @@ static int choose_routing(struct service *v, struct tlr_request_limits *l,
 {
     struct cli_routing_args a = v->args->routing;
     bool is_on = cli_routing_is_on(&a);
-    int rc = a.llm ? cli_llm_check(a.llm, err) : 0;
-    l->has_llm = a.llm != NULL;
+    int rc = a.llm.llm ? cli_llm_check(&a.llm, err) : 0;
+    l->has_llm = a.llm.llm != NULL;
     l->mode = TLR_SMALL_ONLY;
     l->policy.kind = TLR_POLICY_ENTROPY;
     l->policy.tau = 0.5F;
@@ -184,7 +188,7 @@ static int choose_routing(struct service *v, struct tlr_request_limits *l,
                                         "--mode large needs a large model; "
                                         "name it (--llm)");
     }
-    a.llm = NULL; /* each slot has its own */
+    a.llm.llm = NULL; /* each slot has its own */
     a.require_llm = false;
     rc = cli_routing_open(&v->routing, &a, v->model, NULL, 0, err);
     *ahead = v->routing.options.ahead;
@@ -223,7 +227,7 @@ static int start(struct service *v, struct tlr_err *err)
         rc = open_experts(v, &o.scheduler.session, err);
     if (rc)
         return rc;
-    if (a->routing.llm)
+    if (a->routing.llm.llm)
         o.scheduler.experts = v->experts;
     uint32_t n_ctx = o.scheduler.session.n_ctx;
     n_ctx = n_ctx ? n_ctx : tlr_model_config(v->model)->max_ctx;
@@ -298,10 +302,10 @@ static void serve_until_signal(struct service *v)
 static void clear(struct service *v)
 {
     tlr_server_free(v->server);
-    for (int i = 0; i < TLR_MAX_TOGETHER; i++) {
+    for (int i = 0; i < TLR_MAX_TOGETHER; i++)
         tlr_expert_close(&v->experts[i]);
-        tlr_model_close(v->llms[i]);
-    }
+    cli_print_llm(&v->llm);
+    cli_llm_close(&v->llm);
     cli_routing_clear(&v->routing);
     tlr_router_free(v->router);
     tlr_model_close(v->model);
@@ -345,6 +349,7 @@ const struct cli_verb cli_verb_serve = {
              "to arrive are bounded. A request that finds the queue full gets "
              "status 429 and Retry-After. The first SIGINT or SIGTERM finishes "
              "the texts that are running, the second ends the program.\n\n"
+             CLI_LLM_ABOUT "\n\n"
              "With --llm and the other options of routing, doubtful tokens are "
              "written by the large model. A request may say otherwise in an "
              "object \"tlr\": mode (joint, small, large), policy, tau, target "

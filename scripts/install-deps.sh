@@ -7,7 +7,8 @@ set -eu
 
 what=${1:-run}
 run_packages="build-essential pkg-config libopenblas-dev libjansson-dev \
-libutf8proc-dev zlib1g-dev libssl-dev libmicrohttpd-dev python3 python3-pip"
+libutf8proc-dev zlib1g-dev libssl-dev libmicrohttpd-dev libcurl4-openssl-dev \
+python3 python3-pip"
 test_packages="check libpcre2-dev xz-utils"
 ci_packages="clang llvm mandoc shellcheck jq zsh fish bsdutils"
 arm_packages="make pkg-config gcc-aarch64-linux-gnu qemu-user xz-utils"
@@ -31,7 +32,7 @@ have_all() {
     command -v cc >/dev/null 2>&1 && command -v make >/dev/null 2>&1 &&
     command -v pkg-config >/dev/null 2>&1 &&
     pkg-config --exists openblas jansson libutf8proc zlib \
-        libcrypto libmicrohttpd || return 1
+        libcrypto libmicrohttpd libcurl || return 1
     [ "$what" = run ] && return 0
     pkg-config --exists check libpcre2-8 &&
         command -v xz >/dev/null 2>&1 || return 1
@@ -57,8 +58,8 @@ if ! command -v apt-get >/dev/null 2>&1; then
     cat >&2 <<EOF
 install-deps: this system has no apt-get. Needed: a C11 compiler, GNU make,
 pkg-config, python3 with pip, and the development files of OpenBLAS, jansson,
-utf8proc, zlib, libmicrohttpd and OpenSSL's libcrypto; for the tests Check, PCRE2 and xz.
-With Homebrew: brew install pkg-config openblas jansson libmicrohttpd pcre2 utf8proc openssl check xz
+utf8proc, zlib, libmicrohttpd, libcurl and OpenSSL's libcrypto; for the tests Check, PCRE2 and xz.
+With Homebrew: brew install pkg-config openblas jansson libmicrohttpd pcre2 utf8proc openssl curl check xz
 EOF
     exit 1
 fi
@@ -88,7 +89,7 @@ DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq \
     --no-install-recommends $missing >/dev/null
 have_all || {
     echo "install-deps: packages are installed, yet pkg-config misses one of" \
-         "openblas jansson libutf8proc zlib libcrypto libmicrohttpd check libpcre2-8," \
+         "openblas jansson libutf8proc zlib libcrypto libmicrohttpd libcurl check libpcre2-8," \
          "or a program (or clang's libraries) that they bring is missing:" \
          "$packages" >&2
     exit 1

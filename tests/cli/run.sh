@@ -176,7 +176,7 @@ pair='--task csqa --slm m --llm model:m'
     bad 'give one of --sweep, --target-routed and --tau, found none*' eval f $pair
     bad 'give one of --sweep, --target-routed and --tau, found several*' eval f $pair --sweep --tau 1
     bad 'give one of --json and --csv*' eval f $pair --sweep --json --csv
-    bad '--llm model:BIG is missing*' eval f --task csqa --slm m --sweep
+    bad '--llm URL|model:FILE is missing*' eval f --task csqa --slm m --sweep
 }
 bad 'FILE is given, so --llm and --out are needed*' calibrate f --slm m
 bad '--out is given, so FILE and --llm are needed*' calibrate --slm m -o r
@@ -466,7 +466,7 @@ try 'label, a field is missing' 1 '' 'tlr: short.jsonl: line 3: answerKey: expec
     "$tlr" label short.jsonl --task gsm8k --slm "$m" --llm "model:$m" -o x.tlrd
 llm=q2.bin try 'label, another vocabulary' 1 '' 'tlr: *q2.bin: *the same tokenizer*' label x.tlrd
 try 'label, a later round without labels' 2 '' 'tlr: --router: needs --previous or --chains mixed*' label x.tlrd --router r
-try 'label, no such model kind' 2 '' "tlr: --llm: expected model:FILE, found 'big'*" \
+try 'label, no such model kind' 2 '' "tlr: --llm: expected a URL or model:FILE, found 'big'*" \
     "$tlr" label sums.jsonl --task gsm8k --slm "$m" --llm big -o x.tlrd
 if [ -e x.tlrd ]; then fail 'a refused label leaves a file'; else pass; fi
 
@@ -609,6 +609,45 @@ try 'run, a share without thresholds' 1 '' 'tlr: *tlr calibrate*' "$tlr" run "$m
 try 'run, a large model with another vocabulary' 1 '' 'tlr: *q2.bin: *the same tokenizer*' "$tlr" run two.bin 'the' \
     --llm model:q2.bin
 try 'calibrate without a router' 1 '' 'tlr: *tiny.bin: carries no router*' "$tlr" calibrate --slm "$m"
+
+# ---- a server as the large model: what holds without one --------------------
+# Port 1 of this machine is closed, so a question fails at once.
+none=http://127.0.0.1:1
+ask() { "$tlr" run "$m" 'the and' --temp 0 -n 6 --policy random --tau 1 "$@"; }
+"$tlr" run "$m" 'the and' --temp 0 -n 6 >plain.txt 2>err
+try 'a server that is not there' 0 '*' 'tlr: *127.0.0.1:1: *begins alone*gave no answer for 6 of 6*' ask --llm $none
+if cmp -s out plain.txt; then pass; else fail 'the small model goes on alone' "$(cat out)"; fi
+try 'its failures are counted' 0 '{*' '*' ask --llm $none --json
+json 'its failures are counted' out '.routing.failed == 6 and .routing.asked == 6 and .routing.llm_tokens == 0 and
+    .network.requests > 0 and .network.failed == 6 and .network.sent_tokens == 0 and (.tokens | all(.from == "slm"))'
+try '--require-llm' 1 '*' 'tlr: *127.0.0.1:1: *' ask --llm $none --require-llm
+try '--mode large without the large one' 1 '*' 'tlr: *127.0.0.1:1: *' ask --llm $none --mode large
+for verb in "eval sums.jsonl --task gsm8k --slm $m --tau 1" "label sums.jsonl --task gsm8k --slm $m -o never.tlrd"; do
+    # shellcheck disable=SC2086
+    try "$verb without the large one" 1 '' 'tlr: *127.0.0.1:1: *' "$tlr" $verb --llm $none
+done
+try '--offline' 2 '' 'tlr: --offline: *' ask --llm $none --offline
+try '--offline with a file' 0 '*' '*' ask --llm "model:$m" --offline
+try 'http to another machine' 2 '' 'tlr: --llm: example.com: *in the clear*' ask --llm http://example.com
+try 'another scheme' 2 '' 'tlr: --llm: *http*' ask --llm ftp://127.0.0.1/x
+try 'a password in the address' 2 '' 'tlr: --llm: the address: *' ask --llm http://me:secret@127.0.0.1:1
+if grep -q secret err; then fail 'the password is repeated'; else pass; fi
+try 'no certificates' 1 '' 'tlr: --cacert: none.pem: *' ask --llm https://127.0.0.1:1 --cacert none.pem
+try '--insecure is loud' 0 '*' '*certificate is NOT checked*' ask --llm https://127.0.0.1:1 --insecure
+printf 'sesame\n' >key.txt
+chmod 644 key.txt
+try 'a key that others may read' 2 '' 'tlr: --llm-key-file: key.txt: *chmod 600*' ask --llm $none --llm-key-file key.txt
+chmod 600 key.txt
+try 'a key of its own' 0 '*' '*127.0.0.1:1*' ask --llm $none --llm-key-file key.txt --audit sent.jsonl --stats
+try 'a key in the environment' 0 '*' '*127.0.0.1:1*' env TLR_API_KEY=sesame "$tlr" run "$m" 'the and' --temp 0 -n 6 \
+    --policy random --tau 1 --llm $none --audit sent.jsonl --stats
+if grep -q sesame out err sent.jsonl; then fail 'the key shows'; else pass; fi
+json '--audit' sent.jsonl '.host == "127.0.0.1:1" and .path == "/v1/models" and .tokens == 0'
+case $(ls -l sent.jsonl) in -rw-------*) pass ;; *) fail "--audit's file is open to others" ;; esac
+try 'a key with a blank' 2 '' 'tlr: the key: *' env TLR_API_KEY='se same' "$tlr" run "$m" 'the' --policy random \
+    --tau 1 --llm $none
+try 'a price without its half' 2 '' 'tlr: --llm-price: *' ask --llm $none --llm-price 3
+try 'a cost without a price' 2 '' 'tlr: --llm-max-cost needs --llm-price*' ask --llm $none --llm-max-cost 3
 
 # ---- perplexity and bench ---------------------------------------------------
 try perplexity 0 'perplexity [0-9]*' '*' "$tlr" perplexity "$m" "$folders/make.py" --ctx 128

@@ -1,0 +1,489 @@
+/* expert_net.c - a server as an expert (router/expert.h): asks on their way.
+ *
+ * A submit builds the body in the caller's thread and returns; the network's thread
+ * sends it, reads the reply into ids and decides on another attempt, all while the
+ * caller computes.  A slot is one ask.  A slot whose reply nobody wants any more is
+ * adrift: it ends by itself and is used again then, because ending it early would
+ * cost the connection.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/mem.h"
+#include "net/net_internal.h"
+
+/* ---- in the network's thread ---- */
+
+/* What is sent is taken from the budget and written down before it leaves. */
+static int before(void *ctx, struct tlr_http_call *c, struct tlr_err *err)
+{
+    struct tlr_net_slot *s = ctx;
+    struct tlr_net *n = s->net;
+    struct tlr_err why = TLR_ERR_INIT;
+    struct tlr_audit_entry e = {.path = c->path, .n_bytes = c->body.n,
+                                .n_tok = s->n_prefix, .text = s->text.ptr,
+                                .n_text = s->text.n};
+    pthread_mutex_lock(&n->lock);
+    int rc = tlr_budget_take(&n->budget, s->n_prefix, (uint64_t)s->n_asked,
+                             &why);
+    if (!rc) {
+        n->account.n_requests++;
+        n->account.n_retries += c->n_attempts > 0;
+        n->account.sent_tok += s->n_prefix;
+    }
+    n->account.n_failed += rc != 0;
+    pthread_mutex_unlock(&n->lock);
+    if (!rc)
+        rc = tlr_audit_add(n->audit, &e, &why);
+    return rc ? tlr_err_set(err, rc, "%s: %s", n->url.base, why.text) : 0;
+}
+
+/* ids may be NULL where the prefix goes by text. */
+static void build(struct tlr_net_slot *s, const int32_t *ids)
+{
+    const struct tlr_net *n = s->net;
+    struct tlr_net_ask ask = {
+        .ids = ids, .n_ids = s->n_prefix, .n_tok = s->n_asked,
+        .text = s->by_text ? s->text.ptr : NULL, .n_text = s->text.n,
+        .messages = s->messages.ptr, .model = n->model, .is_warm = s->is_warm,
+        .is_strict = n->is_strict};
+    tlr_buf_reset(&s->call.body);
+    tlr_net_api(n->kind)->build(&s->call.body, &ask);
+}
+
+/* Names change by date or path behind one endpoint; another family does not. */
+static bool is_model(const struct tlr_net *n, const char *named)
+{
+    size_t k = strlen(n->model);
+    return !n->is_pinned || !named[0] || k == 0 ||
+           strncmp(named, n->model, k) == 0;
+}
+
+/* The reply as ids of ours: 0, TLR_EPENDING, or what is wrong with it. */
+static int read_reply(struct tlr_net_slot *s)
+{
+    struct tlr_net *n = s->net;
+    struct tlr_http_call *c = &s->call;
+    struct tlr_err why = TLR_ERR_INIT;
+    int rc = tlr_net_check_reply(n, c);
+    if (rc || s->is_warm)
+        return rc;
+    struct tlr_bytes body = {(const uint8_t *)c->reply.ptr, c->reply.n};
+    tlr_net_answer_begin(&s->answer);
+    rc = tlr_net_parse(tlr_net_api(n->kind), body, &s->answer, &why);
+    if (!rc && !is_model(n, s->answer.model))
+        rc = tlr_err_set(&why, TLR_EMISMATCH,
+                         "reply: expected one of model %s, found one of %s",
+                         n->model, s->answer.model);
+    if (!rc)
+        rc = tlr_seam_answer(&n->seam, &s->answer, &s->want, s->ids, &s->n_ids,
+                             &why);
+    if (rc == TLR_EPENDING)
+        return rc;
+    c->code = rc;
+    if (rc)
+        tlr_err_set(&c->err, rc, "%s: %s", n->url.base,
+                    n->key && strstr(why.text, n->key) ? "reply: malformed"
+                                                       : why.text);
+    return rc;
+}
+
+/* Four tokens hold any character, twelve any of a few that print nothing. */
+static bool ask_for_more(struct tlr_net_slot *s)
+{
+    static const int more[] = {4, 12};
+    if (!s->by_text || s->n_rounds == 2) {
+        s->call.code = tlr_err_set(
+            &s->call.err, TLR_EMISMATCH,
+            "%s: reply: %d tokens without any text, and not the end of it",
+            s->net->url.base, s->n_asked);
+        return false;
+    }
+    s->n_asked = s->want.n_tok + more[s->n_rounds++];
+    build(s, NULL);
+    return !s->call.body.failed;
+}
+
+static void note_end(struct tlr_net_slot *s, bool is_good)
+{
+    struct tlr_net *n = s->net;
+    struct tlr_http_call *c = &s->call;
+    /* A server that answers, but with another token than can be used, is up. */
+    bool is_up = is_good || c->code == TLR_EMISMATCH;
+    pthread_mutex_lock(&n->lock);
+    tlr_breaker_note(&n->breaker, is_up, is_up ? (double)NAN : c->retry_after_s,
+                     tlr_now_ns());
+    s->is_trial = false;
+    n->account.n_failed += !is_good;
+    if (is_good) {
+        n->n_good++;
+        n->account.reply_tok += (uint64_t)(s->is_warm ? 0 : s->n_ids);
+        if (s->answer.n_cached > 0 && !s->is_warm)
+            n->account.cached_tok += (uint64_t)s->answer.n_cached;
+    }
+    pthread_mutex_unlock(&n->lock);
+}
+
+/* One attempt is over: nanoseconds until the next, -1: the ask is. */
+static int64_t after(void *ctx, struct tlr_http_call *c)
+{
+    struct tlr_net_slot *s = ctx;
+    struct tlr_net *n = s->net;
+    long status = c->code ? 0 : c->status;
+    int transfer = c->code;
+    int rc = read_reply(s);
+    bool again = !transfer && status != 200 ? tlr_retry_may_help(0, status)
+                                            : tlr_retry_may_help(rc, 0);
+    if (rc == TLR_EPENDING && ask_for_more(s))
+        return 0;
+    rc = c->code;
+    if (rc && again && !s->is_trial && !s->is_warm &&
+        c->n_attempts < n->o.n_attempts) {
+        int64_t wait = tlr_retry_wait_ns(c->n_attempts, c->retry_after_s,
+                                         tlr_hash_u64(s->ticket, tlr_now_ns()));
+        if (tlr_now_ns() + (uint64_t)wait < c->deadline_ns)
+            return wait;
+    }
+    note_end(s, rc == 0);
+    return -1;
+}
+
+/* ---- slots ---- */
+
+/* Under the lock. */
+static void release(struct tlr_net_slot *s)
+{
+    struct tlr_net *n = s->net;
+    if (s->is_trial)
+        tlr_breaker_forget(&n->breaker);
+    tlr_net_count(n, &s->call);
+    s->is_trial = s->is_used = s->is_adrift = false;
+}
+
+/* A free slot, with what has drifted to its end taken back; NULL: all in use. */
+static struct tlr_net_slot *take_slot(struct tlr_net *n, struct tlr_err *err)
+{
+    struct tlr_net_slot *found = NULL;
+    pthread_mutex_lock(&n->lock);
+    for (int i = 0; i < TLR_NET_SLOTS; i++) {
+        struct tlr_net_slot *s = &n->slots[i];
+        if (s->is_adrift && tlr_http_wait(n->http, &s->call, 0))
+            release(s);
+        if (!found && !s->is_used)
+            found = s;
+    }
+    if (found) {
+        found->is_used = true;
+        found->ticket = ++n->last_ticket;
+    }
+    pthread_mutex_unlock(&n->lock);
+    if (!found) {
+        tlr_err_set(err, TLR_ELIMIT, "%s: %d asks are on their way already",
+                    n->url.base, TLR_NET_SLOTS);
+        return NULL;
+    }
+    if (!found->is_made && tlr_http_call_init(n->http, &found->call, err)) {
+        pthread_mutex_lock(&n->lock);
+        found->is_used = false;
+        pthread_mutex_unlock(&n->lock);
+        return NULL;
+    }
+    found->is_made = true;
+    return found;
+}
+
+static struct tlr_net_slot *slot_of(struct tlr_net *n, uint64_t ticket)
+{
+    struct tlr_net_slot *found = NULL;
+    pthread_mutex_lock(&n->lock);
+    for (int i = 0; i < TLR_NET_SLOTS && !found; i++)
+        if (n->slots[i].is_used && !n->slots[i].is_adrift &&
+            n->slots[i].ticket == ticket)
+            found = &n->slots[i];
+    pthread_mutex_unlock(&n->lock);
+    return found;
+}
+
+static void give_back(struct tlr_net_slot *s)
+{
+    pthread_mutex_lock(&s->net->lock);
+    release(s);
+    pthread_mutex_unlock(&s->net->lock);
+}
+
+/* Leaves it to itself; of many such the oldest are ended. */
+static void set_adrift(struct tlr_net_slot *s)
+{
+    struct tlr_net *n = s->net;
+    struct tlr_net_slot *oldest = NULL;
+    int n_adrift = 0;
+    pthread_mutex_lock(&n->lock);
+    s->is_adrift = true;
+    for (int i = 0; i < TLR_NET_SLOTS; i++) {
+        struct tlr_net_slot *at = &n->slots[i];
+        if (!at->is_adrift || tlr_http_wait(n->http, &at->call, 0))
+            continue;
+        n_adrift++;
+        if (!oldest || at->ticket < oldest->ticket)
+            oldest = at;
+    }
+    if (n_adrift > TLR_NET_ADRIFT)
+        tlr_http_abort(n->http, &oldest->call);
+    pthread_mutex_unlock(&n->lock);
+}
+
+/* ---- an ask ---- */
+
+/* The prefix in words, for servers that want it so and for the audit. */
+static int put_prefix(struct tlr_net_slot *s, const int32_t *ids, size_t n_ids,
+                      struct tlr_err *err)
+{
+    struct tlr_net *n = s->net;
+    const struct tlr_net_api *api = tlr_net_api(n->kind);
+    bool by_text = n->by_text || !api->takes_ids;
+    size_t n_tail = n_ids < TLR_SEAM_TAIL ? n_ids : TLR_SEAM_TAIL;
+    tlr_buf_reset(&s->text);
+    s->by_text = by_text;
+    s->want.n_tail = (int)n_tail;
+    memcpy(s->tail, ids + n_ids - n_tail, n_tail * sizeof *ids);
+    if (by_text || n->audit)
+        tlr_seam_prompt(&n->seam, ids, n_ids, by_text && api->adds_bos, &s->text,
+                        s->want.begun, &s->want.n_begun);
+    if (!by_text) /* the server has every byte */
+        s->want.n_begun = 0;
+    if (s->text.failed)
+        return tlr_err_nomem(err, "prefix", s->text.n);
+    if (by_text && n->kind == TLR_NET_OPENAI_CHAT)
+        return tlr_seam_messages(&n->seam, s->text.ptr, s->text.n, &s->messages,
+                                 err);
+    return 0;
+}
+
+static int prepare(struct tlr_net_slot *s, const int32_t *ids, size_t n_ids,
+                   int n_tok, struct tlr_err *err)
+{
+    struct tlr_net *n = s->net;
+    struct tlr_http_call *c = &s->call;
+    int rc = put_prefix(s, ids, n_ids, err);
+    if (rc)
+        return rc;
+    s->n_prefix = n_ids;
+    s->n_asked = s->want.n_tok = n_tok;
+    s->want.n_slack = n->kind == TLR_NET_LLAMACPP ? 8 : 1;
+    s->n_rounds = 0;
+    s->n_ids = 0;
+    build(s, ids);
+    c->path = tlr_net_api(n->kind)->path;
+    c->is_post = true;
+    c->before = before;
+    c->after = after;
+    c->ctx = s;
+    c->deadline_ns = tlr_now_ns() + (uint64_t)(n->o.timeout_s * 1e9);
+    return c->body.failed ? tlr_err_nomem(err, "request", c->body.n) : 0;
+}
+
+/* May anything leave now?  And what the server is, if that is not known yet. */
+static int pass_breaker(struct tlr_net *n, bool *is_trial, struct tlr_err *err)
+{
+    uint64_t now = tlr_now_ns(), until = 0;
+    pthread_mutex_lock(&n->lock);
+    bool allows = tlr_breaker_allows(&n->breaker, now, is_trial);
+    until = n->breaker.until_ns;
+    pthread_mutex_unlock(&n->lock);
+    if (!allows)
+        return tlr_err_set(err, TLR_EIO, "%s: failed several times; it is left "
+                           "alone for %.1f s more", n->url.base,
+                           until > now ? (double)(until - now) * 1e-9 : 0);
+    int rc = tlr_net_connect(n, err);
+    if (rc) {
+        pthread_mutex_lock(&n->lock);
+        if (rc == TLR_ECANCELLED)
+            tlr_breaker_forget(&n->breaker);
+        else
+            tlr_breaker_note(&n->breaker, false, (double)NAN, tlr_now_ns());
+        pthread_mutex_unlock(&n->lock);
+    }
+    return rc;
+}
+
+static int begin(struct tlr_net *n, const int32_t *ids, size_t n_ids, int n_tok,
+                 bool is_warm, uint64_t *ticket, struct tlr_err *err)
+{
+    bool is_trial = false;
+    int rc = pass_breaker(n, &is_trial, err);
+    if (rc)
+        return rc;
+    struct tlr_err why = TLR_ERR_INIT;
+    struct tlr_net_slot *s = take_slot(n, &why);
+    if (!s) {
+        pthread_mutex_lock(&n->lock);
+        if (is_trial)
+            tlr_breaker_forget(&n->breaker);
+        pthread_mutex_unlock(&n->lock);
+        return tlr_err_set(err, why.code, "%s", why.text);
+    }
+    s->is_trial = is_trial;
+    s->is_warm = is_warm;
+    rc = prepare(s, ids, n_ids, n_tok, err);
+    if (rc) {
+        memset(&s->call.times, 0, sizeof s->call.times);
+        s->call.sent_bytes = s->call.received_bytes = s->call.n_connects = 0;
+        give_back(s);
+        return rc;
+    }
+    *ticket = s->ticket;
+    tlr_http_submit(n->http, &s->call);
+    return 0;
+}
+
+/* ---- the expert ---- */
+
+static int submit(void *self, const int32_t *ids, size_t n_ids, int n_tok,
+                  uint64_t *ticket, struct tlr_err *err)
+{
+    struct tlr_net *n = self;
+    int rc = begin(n, ids, n_ids, n_tok, false, ticket, err);
+    pthread_mutex_lock(&n->lock);
+    n->account.n_asks++;
+    n->account.n_failed += rc && rc != TLR_ELIMIT;
+    pthread_mutex_unlock(&n->lock);
+    return rc;
+}
+
+static uint64_t at_most(uint64_t v, uint64_t most)
+{
+    return v < most ? v : most;
+}
+
+/* What the wait was made of.  Where the server does not count its own time, it is
+ * what lies between request and reply beyond a round trip. */
+static void fill_reply(const struct tlr_net_slot *s,
+                       struct tlr_expert_reply *out, uint64_t round_trip_ns)
+{
+    const struct tlr_http_times *t = &s->call.times;
+    uint64_t think = t->first_byte_ns > round_trip_ns
+                         ? t->first_byte_ns - round_trip_ns
+                         : 0;
+    if (!s->call.code && s->answer.server_ms >= 0 &&
+        s->answer.server_ms < 1e9)
+        think = (uint64_t)(s->answer.server_ms * 1e6);
+    memset(out, 0, sizeof *out);
+    out->think_ns = at_most(think, t->first_byte_ns);
+    out->wire_ns = t->total_ns - at_most(out->think_ns, t->total_ns);
+    out->queue_ns = t->queue_ns;
+    out->connect_ns = t->connect_ns;
+    out->first_byte_ns = t->first_byte_ns;
+    if (s->call.code)
+        return;
+    memcpy(out->ids, s->ids, (size_t)s->n_ids * sizeof *s->ids);
+    out->n_tok = s->n_ids;
+    if (s->answer.n_cached > 0)
+        out->cached_tok = (int)at_most((uint64_t)s->answer.n_cached,
+                                       s->n_prefix);
+}
+
+static int spend(struct tlr_net_slot *s, struct tlr_expert_reply *out,
+                 struct tlr_err *err)
+{
+    int rc = s->call.code;
+    pthread_mutex_lock(&s->net->lock);
+    uint64_t round_trip_ns = s->net->round_trip_ns;
+    pthread_mutex_unlock(&s->net->lock);
+    fill_reply(s, out, round_trip_ns);
+    if (rc)
+        tlr_err_set(err, rc, "%s", s->call.err.text);
+    give_back(s);
+    return rc;
+}
+
+static int wait(void *self, uint64_t ticket, int timeout_ms,
+                struct tlr_expert_reply *out, struct tlr_err *err)
+{
+    struct tlr_net *n = self;
+    struct tlr_net_slot *s = slot_of(n, ticket);
+    if (!s)
+        return tlr_err_set(err, TLR_EUSAGE, "%s: no ask has this ticket",
+                           n->url.base);
+    uint64_t begun = tlr_now_ns();
+    uint64_t end = timeout_ms < 0 ? UINT64_MAX
+                                  : begun + (uint64_t)timeout_ms * 1000000;
+    bool is_done = tlr_http_wait(n->http, &s->call, 0), is_stopped = false;
+    for (uint64_t now = begun; !is_done && !is_stopped && now < end;
+         now = tlr_now_ns()) {
+        uint64_t ms = at_most((end - now) / 1000000 + 1, 100);
+        is_done = tlr_http_wait(n->http, &s->call, ms);
+        is_stopped = !is_done && tlr_net_is_stopped(n);
+    }
+    pthread_mutex_lock(&n->lock);
+    n->budget.wait_ns += tlr_now_ns() - begun;
+    pthread_mutex_unlock(&n->lock);
+    if (is_stopped) {
+        tlr_http_abort(n->http, &s->call);
+        while (!tlr_http_wait(n->http, &s->call, 1000))
+            continue;
+        return spend(s, out, err);
+    }
+    return is_done ? spend(s, out, err) : TLR_EPENDING;
+}
+
+static void cancel(void *self, uint64_t ticket)
+{
+    struct tlr_net *n = self;
+    struct tlr_net_slot *s = slot_of(n, ticket);
+    if (!s)
+        return;
+    pthread_mutex_lock(&n->lock);
+    n->account.n_cancelled++;
+    pthread_mutex_unlock(&n->lock);
+    set_adrift(s);
+}
+
+static int ask(void *self, const int32_t *ids, size_t n_ids, int n_tok,
+               struct tlr_expert_reply *out, struct tlr_err *err)
+{
+    uint64_t ticket;
+    int rc = submit(self, ids, n_ids, n_tok, &ticket, err);
+    return rc ? rc : wait(self, ticket, -1, out, err);
+}
+
+static void warm(void *self, const int32_t *ids, size_t n_ids)
+{
+    struct tlr_net *n = self;
+    uint64_t ticket;
+    if (begin(n, ids, n_ids, 1, true, &ticket, NULL))
+        return;
+    struct tlr_net_slot *s = slot_of(n, ticket);
+    if (s)
+        set_adrift(s);
+}
+
+static void account(const void *self, struct tlr_expert_account *out)
+{
+    tlr_net_account(self, out);
+}
+
+/* The server stays open: it is tlr_net_close's. */
+static void close_expert(void *self)
+{
+    (void)self;
+}
+
+int tlr_net_expert(struct tlr_net *n, struct tlr_expert *out,
+                   struct tlr_err *err)
+{
+    static const struct tlr_expert_ops ops = {
+        .ask = ask, .close = close_expert, .submit = submit, .wait = wait,
+        .cancel = cancel, .warm = warm, .account = account};
+    (void)err;
+    memset(out, 0, sizeof *out);
+    out->ops = &ops;
+    out->self = n;
+    out->is_budgeted = n->budget.max_calls || n->budget.max_tok ||
+                       n->budget.max_cost > 0;
+    snprintf(out->name, sizeof out->name, "%.*s", (int)sizeof out->name - 1,
+             n->url.base);
+    return 0;
+}

@@ -1,0 +1,7 @@
+/* fuzz_net_llamacpp.c - replies in the format of net/api_llamacpp.c: see fuzz_net.h. */
+#include "tests/fuzz/fuzz_net.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    return fuzz_reply(TLR_NET_LLAMACPP, data, size);
+}

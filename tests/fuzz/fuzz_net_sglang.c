@@ -1,0 +1,7 @@
+/* fuzz_net_sglang.c - replies in the format of net/api_sglang.c: see fuzz_net.h. */
+#include "tests/fuzz/fuzz_net.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    return fuzz_reply(TLR_NET_SGLANG, data, size);
+}
