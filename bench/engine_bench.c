@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/mem.h"
+#include "kernels/kernels.h"
 
 enum { ID_SEED = 20, WARM_TOKENS = 4 };
 
@@ -65,12 +66,16 @@ static int time_branches(const struct run *r, uint32_t n, double *ms,
 {
     uint32_t k = r->o->n_branches;
     uint32_t most = tlr_session_options_used(r->s)->branch_tok;
+    int32_t best[TLR_MAX_BRANCHES];
+    float logits[TLR_MAX_BRANCHES];
     int rc = tlr_rewind(r->s, r->o->depth, err);
     uint64_t begun = tlr_now_ns();
     for (uint32_t i = 0; i < n && !rc; i++) {
         if (i > 0 && i % most == 0)
             tlr_branch_drop(r->s);
-        rc = tlr_branch_decode(r->s, r->ids + i, (int)k, TLR_STEP_LOGITS, err);
+        rc = tlr_branch_decode(r->s, r->ids + i, (int)k, 0, err);
+        if (!rc)
+            rc = tlr_branch_top(r->s, 1, best, logits, err); /* greedy */
         if (!rc)
             rc = check_cancelled(r, err);
     }
@@ -174,7 +179,7 @@ static int repeat(const struct run *r, uint32_t i, struct samples *to,
     if (o->n_branches > 0 && o->n_gen > 0 && !rc) {
         rc = time_branches(r, o->n_gen, &to->branch_ms[i], err);
         if (!rc && o->profile)
-            rc = tlr_profile_start(r->s, err);
+            rc = profile_add(r, &r->profiles[TLR_BENCH_BRANCHES], err);
     }
     return rc;
 }

@@ -23,7 +23,12 @@ struct tlr_bench_rate { /* tokens per second over the repetitions */
     double mean, sd, median, min, max;
 };
 
-enum tlr_bench_phase { TLR_BENCH_PREFILL, TLR_BENCH_DECODE, TLR_BENCH_N_PHASES };
+enum tlr_bench_phase {
+    TLR_BENCH_PREFILL,
+    TLR_BENCH_DECODE,
+    TLR_BENCH_BRANCHES,
+    TLR_BENCH_N_PHASES
+};
 
 /* Tokens per second of all sessions of a step together. */
 struct tlr_bench_together {
@@ -35,8 +40,9 @@ enum { TLR_BENCH_TOGETHER_MAX = 5 };
 struct tlr_bench_result {
     struct tlr_bench_rate prefill, decode;
     double ttft_ms;      /* mean time of one prefill with its logits */
-    double branch_ratio; /* time of one step of n_branches branches / time of
-                            one decode step, medians; 0 when not measured */
+    double branch_ratio; /* time of one step of n_branches branches, the choice
+                            of a token for each included, / time of one decode
+                            step, medians; 0 when not measured */
     uint64_t first_token_ns; /* tlr_now_ns when the first token was chosen */
     struct tlr_bench_together together[TLR_BENCH_TOGETHER_MAX];
     int n_together; /* rows of it, of 1, 2, 4, ... and n_sessions sessions */

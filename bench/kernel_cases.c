@@ -26,6 +26,7 @@ static const struct tlr_case cases[] = {
     { TLR_OP_MATMUL, FFN, DIM, PREFILL },
     { TLR_OP_MATMUL, DIM, FFN, PREFILL },
     { TLR_OP_SCORE, VOCAB, DIM, 1 },
+    { TLR_OP_SCORE, VOCAB, DIM, 4 }, /* branches */
     { TLR_OP_RMSNORM, 0, DIM, 1 },
     { TLR_OP_ROPE, 0, HEADS * HEAD_DIM, 1 },
     { TLR_OP_SWIGLU, 0, FFN, 1 },
@@ -61,7 +62,7 @@ static struct tlr_case_size matrix_size(const struct tlr_case *c,
                 : c->op == TLR_OP_DEQUANT ? 0
                                           : cols / 32 * TLR_ACT_BYTES * tok;
     double written = c->op == TLR_OP_DEQUANT ? 4 * rows * cols
-                     : c->op == TLR_OP_SCORE ? 8 * rows
+                     : c->op == TLR_OP_SCORE ? 8 * rows * tok
                                              : 4 * rows * tok;
     double ops = c->op == TLR_OP_DEQUANT ? rows * cols : 2 * rows * cols * tok;
     return (struct tlr_case_size){
@@ -163,7 +164,8 @@ static void call_matmul(tlr_any_fn *fn, const struct tlr_case *c,
 static void call_score(tlr_any_fn *fn, const struct tlr_case *c,
                        const struct tlr_operands *o)
 {
-    ((tlr_score_fn *)fn)(o->y, o->y2, o->item, 0, o->act, c->n_rows, c->n_cols);
+    ((tlr_score_fn *)fn)(o->y, o->y2, (size_t)c->n_rows, o->item, 0, o->act,
+                         c->n_tok, c->n_rows, c->n_cols);
 }
 
 static void call_rmsnorm(tlr_any_fn *fn, const struct tlr_case *c,

@@ -73,12 +73,13 @@ static int alloc(struct bench *b, struct tlr_err *err)
     b->x = tlr_alloc_aligned((size_t)MAX_TOK * MAX_COLS * sizeof *b->x);
     n_y = n_y > (size_t)MAX_COLS * 896 ? n_y : (size_t)MAX_COLS * 896;
     b->y = tlr_alloc_aligned(n_y * sizeof *b->y);
-    b->y2 = tlr_alloc_aligned(151936 * sizeof *b->y2);
+    size_t n_y2 = (size_t)151936 * 4; /* score: four tokens */
+    b->y2 = tlr_alloc_aligned(n_y2 * sizeof *b->y2);
     b->act = tlr_alloc_aligned(tlr_act_bytes(MAX_TOK, MAX_COLS));
     if (!b->arena || !b->x || !b->y || !b->y2 || !b->act)
         return tlr_err_nomem(err, "operands of the kernels", bytes);
     memset(b->y, 0, n_y * sizeof *b->y);
-    memset(b->y2, 0, 151936 * sizeof *b->y2);
+    memset(b->y2, 0, n_y2 * sizeof *b->y2);
     return 0;
 }
 

@@ -297,6 +297,10 @@ static int print_json(const struct bench_args *a, const struct tlr_model *m,
         cli_json_put(j, "decode_profile",
                      has_tg ? cli_profile_json(p + TLR_BENCH_DECODE)
                             : json_null());
+        cli_json_put(j, "branch_profile",
+                     a->n_branches > 0
+                         ? cli_profile_json(p + TLR_BENCH_BRANCHES)
+                         : json_null());
     }
     if (a->n_branches > 0) {
         cli_json_put(j, "branches", json_integer(a->n_branches));
@@ -363,6 +367,9 @@ static void print_human(const struct bench_args *a, const struct tlr_model *m,
                           false);
     if (a->profile && a->n_gen > 0)
         cli_print_profile(&r->engine.profiles[TLR_BENCH_DECODE], "decode",
+                          false);
+    if (a->profile && a->n_branches > 0)
+        cli_print_profile(&r->engine.profiles[TLR_BENCH_BRANCHES], "branches",
                           false);
 }
 

@@ -1,4 +1,5 @@
-/* head.h - inside of tlr_top: the best ids without all logits. */
+/* head.h - inside of tlr_top and tlr_branch_top: the best ids without all
+ * logits. */
 #ifndef TLR_ENGINE_HEAD_H
 #define TLR_ENGINE_HEAD_H
 
@@ -18,11 +19,13 @@ struct tlr_best {
     int n;
 };
 
-/* Scratch of tlr_top and what it counts. */
+/* Scratch and what is counted.  Branches have their scores where their logits
+ * would be. */
 struct tlr_top_work {
     float *scores;         /* [n_vocab] upper bounds, or logits */
-    struct tlr_best *best; /* [threads] */
-    float *tops;           /* [n_vocab / TLR_TOP_BLOCK + 1] largest of a block */
+    struct tlr_best *best; /* [threads][TLR_MAX_BRANCHES] */
+    float *tops;           /* [TLR_MAX_BRANCHES][n_vocab / TLR_TOP_BLOCK + 1]
+                              largest of a block */
     int32_t *bands;        /* [tlr_top_max_bands] with survivors */
     struct tlr_top_counts counts;
 };

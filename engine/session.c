@@ -126,12 +126,15 @@ static int head_rows(const struct tlr_session *s)
     return most < TLR_MAX_BRANCHES ? TLR_MAX_BRANCHES : (int)most;
 }
 
+/* For as many states as there may be branches: a borrower may have more of them
+ * than its lender. */
 static void place_top(struct carve *c, struct tlr_session *s)
 {
     uint32_t n_vocab = s->model->config->n_vocab;
     s->top.scores = take_f32(c, 1, n_vocab);
-    s->top.best = take(c, (uint64_t)s->opt.n_threads, sizeof *s->top.best);
-    s->top.tops = take_f32(c, 1, n_vocab / TLR_TOP_BLOCK + 1);
+    s->top.best = take(c, (uint64_t)s->opt.n_threads * TLR_MAX_BRANCHES,
+                       sizeof *s->top.best);
+    s->top.tops = take_f32(c, TLR_MAX_BRANCHES, n_vocab / TLR_TOP_BLOCK + 1);
     s->top.bands = take(c, tlr_top_max_bands(n_vocab), sizeof *s->top.bands);
 }
 

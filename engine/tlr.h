@@ -160,8 +160,8 @@ enum { TLR_TOP_MAX = 64 };
 int tlr_top(struct tlr_session *s, int k, int32_t *ids, float *logits,
             struct tlr_err *err);
 
-/* Calls so far, rows that the search of two planes looked at again, and calls
- * that took the full pass. */
+/* States so far (tlr_branch_top: as many as branches), rows that the search of
+ * two planes looked at again, and states that took the full pass. */
 struct tlr_top_counts {
     uint64_t n_calls, n_survivors, n_full;
 };
@@ -185,6 +185,10 @@ int tlr_branch_decode(struct tlr_session *s, const int32_t *ids, int n,
 const float *tlr_branch_hidden(const struct tlr_session *s, int branch);
 const float *tlr_branch_logits(const struct tlr_session *s, int branch);
 uint32_t tlr_branch_len(const struct tlr_session *s); /* tokens of each one */
+/* tlr_top for every branch in one pass over the head's weights: ids and logits
+ * [n][k], branch after branch.  Does not touch tlr_branch_logits. */
+int tlr_branch_top(struct tlr_session *s, int k, int32_t *ids, float *logits,
+                   struct tlr_err *err);
 /* Appends the first n_tok tokens of a branch to the timeline and drops all
  * branches.  If n_tok is the whole branch, its hidden and logits become those
  * of the session. */

@@ -68,14 +68,19 @@ typedef void tlr_quantise_fn(void *act, float *rest, const float *x,
 typedef void tlr_matmul_fn(float *y, size_t y_stride, const void *w, int row,
                            const void *act, int n_tok, int n_rows, int n_cols);
 
-/* The same for one token of act and the high plane of a q8p matrix alone: an
- * estimate, and the variance of what the low plane would add if its nibbles
- * were independent and uniform (21.25 = (16^2 - 1) / 12).  To the bit, with
- * s = d_w * d_x, n the high nibbles and x the activation numbers of block b:
- *   y = fma(32 * sum(n x) - 241 * sum(x), s / 2, y)
- *   var = fma(sum(x^2), s * s, var);  at the end var = 21.25 * var. */
-typedef void tlr_score_fn(float *y, float *var, const void *w, int row,
-                          const void *act, int n_rows, int n_cols);
+/* The same for one group of act (1 <= n_tok <= TLR_ACT_GROUP) and the high plane
+ * of a q8p matrix alone: an estimate, and the standard deviation of what the low
+ * plane would add if its nibbles were independent and uniform, at y and dev
+ * [t*stride + r - row].  The low plane's mean is 7.5, so a number is
+ * 16 * (n - 7.53125) in the mean, n its high nibble, and its variance
+ * 21.25 = (16^2 - 1) / 12.  To the bit, in f32, with x the activation numbers of
+ * block b:
+ *   y = fma(sum(n x) - 7.53125 * sum(x), d_w * (16 * d_x), y)
+ *   v = fma(d_w * d_w, (d_x * d_x) * sum(x^2), v);  dev = sqrt(21.25 * v)
+ * The first factor is exact. */
+typedef void tlr_score_fn(float *y, float *dev, size_t stride, const void *w,
+                          int row, const void *act, int n_tok, int n_rows,
+                          int n_cols);
 
 /* W f32 or bf16 [n_rows, n_cols] to f32, exactly the values of
  * tlr_row_decode. */

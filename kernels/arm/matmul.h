@@ -250,45 +250,74 @@ TLR_INLINE int32_t sum_of_squares(const int8_t *x)
     return vaddvq_s32(sum);
 }
 
-TLR_INLINE void score(float *y, float *var, const void *w, int row,
-                      const void *act, int n_rows, int n_cols)
+/* A band's high plane times n_t tokens. */
+TLR_INLINE void score_rows(float *y, float *dev, size_t stride, struct band at,
+                           const struct tokens *in, int n_rows, size_t blocks,
+                           const int n_t)
 {
-    size_t blocks = (size_t)n_cols / TLR_TILE_COLS;
-    const struct tokens in = {act, 1, 0};
-    for (int r = 0; r < n_rows; r += TLR_TILE_ROWS) {
-        struct band at = band_at(w, row + r, blocks, HIGH_PLANE);
-        float32x4_t acc[QUADS], v[QUADS];
-        for (int k = 0; k < QUADS; k++)
-            acc[k] = v[k] = vdupq_n_f32(0);
-        for (size_t b = 0; b < blocks; b++) {
-            struct token_block x = token_at(&in, b, 0);
-            float squares = (float)sum_of_squares(x.q);
-            TLR_UNROLL
-            for (int k = 0; k < QUADS; k++) {
-                int8x16_t n[8];
-                load_quad(n, at, k, HIGH_PLANE);
-                int32x4_t sum = dot(vdupq_n_s32(0), n, x.q, true);
-                sum = vsubq_s32(vshlq_n_s32(sum, 5), vdupq_n_s32(241 * x.sum));
-                float32x4_t s = vmulq_n_f32(load_scales(at.tile, k), x.d);
-                acc[k] = vfmaq_f32(acc[k], vcvtq_f32_s32(sum),
-                                   vmulq_n_f32(s, 0.5f));
-                v[k] = vfmaq_n_f32(v[k], vmulq_f32(s, s), squares);
-            }
-            at.tile += TLR_HIGH_BYTES;
-        }
+    float32x4_t acc[QUADS][2], v[QUADS][2];
+    TLR_UNROLL
+    for (int k = 0; k < QUADS; k++) {
+        TLR_UNROLL
+        for (int t = 0; t < n_t; t++)
+            acc[k][t] = v[k][t] = vdupq_n_f32(0);
+    }
+    for (size_t b = 0; b < blocks; b++) {
+        TLR_UNROLL
         for (int k = 0; k < QUADS; k++) {
-            int i = r + 4 * k;
-            store_rows(y + i, acc[k], n_rows - i);
-            store_rows(var + i, vmulq_n_f32(v[k], 21.25f), n_rows - i);
+            int8x16_t n[8];
+            load_quad(n, at, k, HIGH_PLANE);
+            float32x4_t d = load_scales(at.tile, k);
+            TLR_UNROLL
+            for (int t = 0; t < n_t; t++) {
+                struct token_block x = token_at(in, b, t);
+                float squares = (float)sum_of_squares(x.q);
+                float32x4_t sum =
+                    vcvtq_f32_s32(dot(vdupq_n_s32(0), n, x.q, true));
+                sum = vsubq_f32(sum, vdupq_n_f32(7.53125f * (float)x.sum));
+                acc[k][t] =
+                    vfmaq_f32(acc[k][t], sum, vmulq_n_f32(d, 16 * x.d));
+                v[k][t] = vfmaq_n_f32(v[k][t], vmulq_f32(d, d),
+                                      x.d * x.d * squares);
+            }
+        }
+        at.tile += TLR_HIGH_BYTES;
+    }
+    TLR_UNROLL
+    for (int k = 0; k < QUADS; k++) {
+        int r = 4 * k;
+        TLR_UNROLL
+        for (int t = 0; t < n_t; t++) {
+            size_t i = (size_t)(in->first + t) * stride + (size_t)r;
+            store_rows(y + i, acc[k][t], n_rows - r);
+            store_rows(dev + i, vsqrtq_f32(vmulq_n_f32(v[k][t], 21.25f)),
+                       n_rows - r);
         }
     }
 }
 
+/* Two tokens at a time, while the band's tiles are in the first cache. */
+TLR_INLINE void score(float *y, float *dev, size_t stride, const void *w,
+                      int row, const void *act, int n_tok, int n_rows,
+                      int n_cols)
+{
+    size_t blocks = (size_t)n_cols / TLR_TILE_COLS;
+    for (int r = 0; r < n_rows; r += TLR_TILE_ROWS) {
+        struct band at = band_at(w, row + r, blocks, HIGH_PLANE);
+        struct tokens in = {act, n_tok, 0};
+        for (; in.first + 1 < n_tok; in.first += 2)
+            score_rows(y + r, dev + r, stride, at, &in, n_rows - r, blocks, 2);
+        if (in.first < n_tok)
+            score_rows(y + r, dev + r, stride, at, &in, n_rows - r, blocks, 1);
+    }
+}
+
 #define TLR_SCORE_SLOT                                                         \
-    void TLR_FN(score_q8p)(float *y, float *var, const void *w, int row,       \
-                           const void *act, int n_rows, int n_cols)            \
+    void TLR_FN(score_q8p)(float *y, float *dev, size_t stride, const void *w, \
+                           int row, const void *act, int n_tok, int n_rows,    \
+                           int n_cols)                                         \
     {                                                                          \
-        score(y, var, w, row, act, n_rows, n_cols);                            \
+        score(y, dev, stride, w, row, act, n_tok, n_rows, n_cols);             \
     }
 
 #endif

@@ -177,25 +177,37 @@ DEFINE(q4m, TLR_Q4M)
 DEFINE(q4n, TLR_Q4N)
 DEFINE(q8p, TLR_Q8P)
 
-void tlr_score_q8p_ref(float *y, float *var, const void *w, int row,
-                       const void *act, int n_rows, int n_cols)
+static void score_block(const struct numbers *k, const struct block *x,
+                        float *acc, float *v)
 {
+    int32_t sum = 0, squares = 0;
+    for (int c = 0; c < 32; c++) {
+        sum += k->n[c] * x->q[c];
+        squares += x->q[c] * x->q[c];
+    }
+    float mean = 7.53125f * (float)x->sum, e = x->d * x->d;
+    *acc = fmaf((float)sum - mean, k->d * (16 * x->d), *acc);
+    *v = fmaf(k->d * k->d, e * (float)squares, *v);
+}
+
+void tlr_score_q8p_ref(float *y, float *dev, size_t stride, const void *w,
+                       int row, const void *act, int n_tok, int n_rows,
+                       int n_cols)
+{
+    assert(n_tok >= 1 && n_tok <= TLR_ACT_GROUP);
     assert(row % 16 == 0 && n_rows >= 0 && n_cols % 32 == 0);
     for (int r = 0; r < n_rows; r++) {
-        float acc = 0, v = 0;
+        float acc[TLR_ACT_GROUP] = {0}, v[TLR_ACT_GROUP] = {0};
         for (int b = 0; b < n_cols / 32; b++) {
             struct numbers k = plane_numbers(w, row + r, b, n_cols, true);
-            struct block x = act_block(act, 1, 0, b, n_cols);
-            int32_t sum = 0, squares = 0;
-            for (int c = 0; c < 32; c++) {
-                sum += k.n[c] * x.q[c];
-                squares += x.q[c] * x.q[c];
+            for (int t = 0; t < n_tok; t++) {
+                struct block x = act_block(act, n_tok, t, b, n_cols);
+                score_block(&k, &x, &acc[t], &v[t]);
             }
-            float s = k.d * x.d;
-            acc = fmaf((float)(32 * sum - 241 * x.sum), s * 0.5f, acc);
-            v = fmaf((float)squares, s * s, v);
         }
-        y[r] = acc;
-        var[r] = 21.25f * v;
+        for (int t = 0; t < n_tok; t++) {
+            y[(size_t)t * stride + (size_t)r] = acc[t];
+            dev[(size_t)t * stride + (size_t)r] = sqrtf(21.25f * v[t]);
+        }
     }
 }

@@ -35,7 +35,9 @@ TLR_INLINE void add_tile(vf acc[PARTS][TLR_ACT_GROUP], const struct band *b,
                          const uint8_t *act, vi table, const int n_tok,
                          const enum tlr_type type)
 {
-    const uint8_t *d = act + 32 * n_tok, *sum = act + 36 * n_tok;
+    const uint8_t *sum = act + 36 * n_tok;
+    act = n_tok > 1 ? read_again(act) : act;
+    const uint8_t *d = act + 32 * n_tok;
     TLR_UNROLL
     for (int part = 0; part < PARTS; part++) {
         vi w[WORDS];

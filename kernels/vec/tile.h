@@ -98,6 +98,15 @@ TLR_INLINE void prefetch_tile(const struct band *b, const enum tlr_type type)
     }
 }
 
+/* p, for loads that are to be done once more: a dot product takes a dword of x
+ * from memory for nothing, but out of a register that the compiler has kept it
+ * in, the broadcast costs as much as the product. */
+TLR_INLINE const uint8_t *read_again(const uint8_t *p)
+{
+    __asm__("" : "+r"(p));
+    return p;
+}
+
 /* How many of n_rows rows vector v of LANES rows holds. */
 TLR_INLINE int lanes_of(int n_rows, int v)
 {

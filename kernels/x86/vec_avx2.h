@@ -118,6 +118,11 @@ TLR_INLINE vf vf_add(vf a, vf b)
     return _mm256_add_ps(a, b);
 }
 
+TLR_INLINE vf vf_sqrt(vf a)
+{
+    return _mm256_sqrt_ps(a);
+}
+
 TLR_INLINE vf vf_sub(vf a, vf b)
 {
     return _mm256_sub_ps(a, b);

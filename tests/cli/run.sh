@@ -698,7 +698,9 @@ try 'bench prefill alone' 0 '*pp8 *peak*' '' "$tlr" bench "$m" -p 8 -n 0 -r 1
 case $(cat out) in *' tg'*|*'per token'*) fail 'no decoding was asked for' "$(cat out)" ;; *) pass ;; esac
 try 'bench prefill alone, JSON' 0 '{*' '' "$tlr" bench "$m" -p 8 -n 0 -r 1 --profile --json
 json 'bench prefill alone, JSON' out '.decode_tok_s == null and .read_gb_s == null and .decode_profile == null
-    and .prefill_median > 0 and .prefill_profile.total_ms > 0'
+    and .prefill_median > 0 and .prefill_profile.total_ms > 0 and .branch_profile == null'
+try 'bench --branches --profile' 0 '*decode: *branches: *4 steps of 8 tokens*head*outside*total*' '*' \
+    "$tlr" bench "$m" -p 0 -n 4 -r 1 --branches 2 --profile
 try 'run --profile' 0 '?*' '*prefill: *attend*layer 0*total*decode: *gate_up*outside*total*' \
     "$tlr" run "$m" prompt -n 4 --profile
 try 'run --profile --json' 0 '{*' '' "$tlr" run "$m" prompt -n 4 --temp 0 --profile --json

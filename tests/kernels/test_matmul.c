@@ -202,12 +202,12 @@ START_TEST(score_is_an_estimate)
     for (size_t i = high_bytes; i < bytes; i++)
         w[i] = (uint8_t)tlr_rng_u64(&rng);
     fill_acts(&rng, act, 1, COLS, IN_RANDOM);
-    static float y[ROWS], var[ROWS], all_low[ROWS], exact[ROWS];
-    k.score_q8p(y, var, w, ROW, act, ROWS, COLS);
+    static float y[ROWS], dev[ROWS], all_low[ROWS], exact[ROWS];
+    k.score_q8p(y, dev, ROWS, w, ROW, act, 1, ROWS, COLS);
     k.matmul[TLR_Q8P - TLR_Q8](exact, ROWS, w, ROW, act, 1, ROWS, COLS);
     double mean = 0, variance = 0, worst = 0;
     for (int r = 0; r < ROWS; r++) {
-        double z = ((double)exact[r] - (double)y[r]) / sqrt((double)var[r]);
+        double z = ((double)exact[r] - (double)y[r]) / (double)dev[r];
         mean += z / ROWS;
         variance += z * z / ROWS;
         worst = fmax(worst, fabs(z));

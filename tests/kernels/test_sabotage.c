@@ -177,11 +177,13 @@ static void bad_matmul(float *y, size_t y_stride, const void *w, int row,
     spoil(y, (size_t)n_rows, sizeof *y);
 }
 
-static void bad_score(float *y, float *var, const void *w, int row,
-                      const void *act, int n_rows, int n_cols)
+static void bad_score(float *y, float *dev, size_t stride, const void *w,
+                      int row, const void *act, int n_tok, int n_rows,
+                      int n_cols)
 {
     before(y, (size_t)n_rows, sizeof *y);
-    ((tlr_score_fn *)honest_fn)(y, var, w, row, act, n_rows, n_cols);
+    ((tlr_score_fn *)honest_fn)(y, dev, stride, w, row, act, n_tok, n_rows,
+                                n_cols);
     spoil(y, (size_t)n_rows, sizeof *y);
 }
 

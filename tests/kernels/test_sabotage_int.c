@@ -34,11 +34,11 @@ enum crime {
     BLOCKS_BACKWARDS,
     NO_FMA,
     IGNORES_BORDER,
-    END_OF_SCORE,
-    SATURATES_PAIRS = END_OF_SCORE,
     TOKENS_SWAPPED,
     SCALE_OF_NEXT_TOKEN,
     ONE_CORRECTION,
+    END_OF_SCORE,
+    SATURATES_PAIRS = END_OF_SCORE,
     IGNORES_LAST_GROUP,
     SCALES_APART,
     ONE_SIGN_OFF,
@@ -50,6 +50,9 @@ enum crime {
     VARIANCE_OF_16,
     MIDDLE_OF_8,
     NO_VARIANCE,
+    VARIANCE_OF_FIRST_TOKEN,
+    NO_ROOT,
+    PACKED_SCORES,
     N_CRIMES
 };
 
@@ -279,42 +282,58 @@ DEFINE(q4n, TLR_Q4N)
 DEFINE(q8p, TLR_Q8P)
 
 static void score_block(const struct numbers *w, const struct act_block *x,
-                        float *y, float *var)
+                        const struct act_block *first, float *y, float *var)
 {
+    const int8_t *v = crime == VARIANCE_OF_FIRST_TOKEN ? first->q : x->q;
     int sum = 0, squares = 0;
     for (int c = 0; c < 32; c++) {
         sum += w->high[c] * x->q[c];
-        squares += crime == NO_SQUARES ? abs(x->q[c]) : x->q[c] * x->q[c];
+        squares += crime == NO_SQUARES ? abs(v[c]) : v[c] * v[c];
     }
-    int middle = crime == MIDDLE_OF_8     ? 240
-                 : crime == NO_CORRECTION ? 0
-                                          : 241;
-    float s = w->d * x->d, i = (float)(32 * sum - middle * x->sum);
-    *y = crime == NO_FMA ? *y + i * (s / 2) : fmaf(i, s / 2, *y);
-    *var = fmaf((float)squares, s * s, *var);
+    float middle = crime == MIDDLE_OF_8     ? 7.5f
+                   : crime == NO_CORRECTION ? 0
+                                            : 7.53125f;
+    int x_sum = crime == ONE_CORRECTION ? first->sum : x->sum;
+    float s = w->d * (16 * x->d), i = (float)sum - middle * (float)x_sum;
+    *y = crime == NO_FMA ? *y + i * s : fmaf(i, s, *y);
+    *var = fmaf(w->d * w->d, x->d * x->d * (float)squares, *var);
 }
 
-static void bad_score(float *y, float *var, const void *w, int row,
-                      const void *act, int n_rows, int n_cols)
+/* Row r of the matrix from row 0 on, for token t. */
+static void score_row(float *y, float *dev, const void *w, int r,
+                      const void *act, int n_tok, int t, int n_cols)
 {
-    int blocks = n_cols / 32 - (crime == DROPS_LAST_BLOCK), rows = n_rows;
+    int blocks = n_cols / 32 - (crime == DROPS_LAST_BLOCK);
+    float estimate = 0, v = 0;
+    for (int i = 0; i < blocks; i++) {
+        int b = crime == BLOCKS_BACKWARDS ? blocks - 1 - i : i;
+        struct act_block x = token_block(act, n_tok, t, b, n_cols);
+        struct act_block first = token_block(act, n_tok, 0, b, n_cols);
+        struct numbers n = planes_of(w, r, b, n_cols / 32);
+        score_block(&n, &x, &first, &estimate, &v);
+    }
+    *y = estimate;
+    v *= crime == VARIANCE_OF_16 ? 16 * 16 / 12.0f : 21.25f;
+    if (crime != NO_VARIANCE)
+        *dev = crime == NO_ROOT ? v : sqrtf(v);
+}
+
+static void bad_score(float *y, float *dev, size_t stride, const void *w,
+                      int row, const void *act, int n_tok, int n_rows,
+                      int n_cols)
+{
+    int rows = n_rows;
     if (crime == DROPS_TAIL_ROWS)
         rows -= rows % 16;
     if (crime == WRITES_PADDING)
         rows = (rows + 15) / 16 * 16;
-    for (int r = 0; r < rows; r++) {
-        float estimate = 0, v = 0;
-        for (int i = 0; i < blocks; i++) {
-            struct act_block x;
-            int b = crime == BLOCKS_BACKWARDS ? blocks - 1 - i : i;
-            act_get(act, 1, n_cols, 0, b, &x);
-            struct numbers n = planes_of(
-                w, crime == IGNORES_ROW ? r : row + r, b, n_cols / 32);
-            score_block(&n, &x, &estimate, &v);
+    size_t step = crime == PACKED_SCORES ? (size_t)n_rows : stride;
+    for (int t = 0; t < n_tok; t++) {
+        for (int r = 0; r < rows; r++) {
+            size_t at = (size_t)t * step + (size_t)r;
+            score_row(y + at, dev + at, w, crime == IGNORES_ROW ? r : row + r,
+                      act, n_tok, t, n_cols);
         }
-        y[r] = estimate;
-        if (crime != NO_VARIANCE)
-            var[r] = (crime == VARIANCE_OF_16 ? 16 * 16 / 12.0f : 21.25f) * v;
     }
 }
 

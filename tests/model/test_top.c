@@ -1,11 +1,13 @@
 /* test_top.c - the best ids without all logits: the ids and bits of a search
- * through all of them, for ordinary weights and for such as make it hard. */
+ * through all of them, for ordinary weights and for such as make it hard, for
+ * one state and for those of branches. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "base/hash.h"
 #include "engine/sampler.h"
+#include "kernels/kernels.h"
 #include "tests/model/models.h"
 
 enum { N_TOK = 40 };
@@ -20,24 +22,30 @@ static int compare(const void *a, const void *b)
     return x->id < y->id ? -1 : 1;
 }
 
-static void check_top(struct tlr_session *s, const float *logits, uint32_t n,
-                      int k)
+static void check_best(const float *logits, uint32_t n, int k,
+                       const int32_t *ids, const float *found)
 {
     struct tlr_candidate *all = malloc(n * sizeof *all);
-    int32_t ids[TLR_TOP_MAX];
-    float found[TLR_TOP_MAX];
     ck_assert(all != NULL);
     for (uint32_t i = 0; i < n; i++) {
         all[i] = (struct tlr_candidate){logits[i], (int32_t)i};
     }
     qsort(all, n, sizeof *all, compare);
-    MUST(tlr_top(s, k, ids, found, &must_err));
     for (int i = 0; i < k; i++) {
         ck_assert_int_eq(ids[i], all[i].id);
         ck_assert_mem_eq(&found[i], &all[i].logit, sizeof found[i]);
     }
     ck_assert_int_eq(all[0].id, tlr_argmax(logits, n));
     free(all);
+}
+
+static void check_top(struct tlr_session *s, const float *logits, uint32_t n,
+                      int k)
+{
+    int32_t ids[TLR_TOP_MAX];
+    float found[TLR_TOP_MAX];
+    MUST(tlr_top(s, k, ids, found, &must_err));
+    check_best(logits, n, k, ids, found);
 }
 
 /* Two sessions step by step: one has the logits, the other searches. */
@@ -66,6 +74,116 @@ static struct tlr_top_counts check_model(const struct tlr_model *m,
     tlr_session_free(s);
     return counts;
 }
+
+/* ---- branches ---- */
+
+enum { PREFIX = 5, STEPS = 4 };
+
+static struct tlr_session *open_branches(const struct tlr_model *m,
+                                         struct tlr_session_options o, int n)
+{
+    int32_t ids[PREFIX];
+    golden_ids(m, ids, PREFIX);
+    o.n_ctx = PREFIX + STEPS;
+    o.n_branches = (uint32_t)n;
+    struct tlr_session *s = new_session(m, o);
+    MUST(tlr_prefill(s, ids, PREFIX, 0, &must_err));
+    return s;
+}
+
+static void check_branch_top(struct tlr_session *s, struct tlr_session *full,
+                             uint32_t n_ids, int n, int k)
+{
+    int32_t ids[TLR_MAX_BRANCHES * TLR_TOP_MAX];
+    float found[TLR_MAX_BRANCHES * TLR_TOP_MAX];
+    MUST(tlr_branch_top(s, k, ids, found, &must_err));
+    for (int b = 0; b < n; b++) {
+        check_best(tlr_branch_logits(full, b), n_ids, k, ids + b * k,
+                   found + b * k);
+    }
+}
+
+/* n branches of two sessions: one has their logits, the other searches. */
+static void check_branches(const struct tlr_model *m,
+                           struct tlr_session_options o, int n)
+{
+    static const int ks[] = {1, 3, TLR_TOP_MAX};
+    struct tlr_session *s = open_branches(m, o, n);
+    struct tlr_session *full = open_branches(m, o, n);
+    uint32_t n_ids = tlr_model_n_ids(m);
+    int32_t ids[TLR_MAX_BRANCHES];
+    for (int step = 0; step < STEPS; step++) {
+        for (int b = 0; b < n; b++) {
+            ids[b] = (b * 41 + step * 13 + 2) % 300;
+        }
+        MUST(tlr_branch_decode(s, ids, n, 0, &must_err));
+        MUST(tlr_branch_decode(full, ids, n, TLR_STEP_LOGITS, &must_err));
+        for (size_t i = 0; i < sizeof ks / sizeof ks[0]; i++) {
+            check_branch_top(s, full, n_ids, n, ks[i]);
+            check_branch_top(full, full, n_ids, n, ks[i]);
+        }
+        ck_assert_ptr_null(tlr_branch_logits(s, 0));
+    }
+    struct tlr_top_counts c = tlr_top_read(s);
+    ck_assert_uint_eq(c.n_calls,
+                      (uint64_t)n * STEPS * sizeof ks / sizeof ks[0]);
+    ck_assert_uint_le(c.n_full, c.n_calls);
+    MUST(tlr_run_head(s, &must_err)); /* the search left nothing behind */
+    ck_assert_mem_eq(tlr_branch_logits(s, n - 1),
+                     tlr_branch_logits(full, n - 1), n_ids * sizeof(float));
+    tlr_session_free(s);
+    tlr_session_free(full);
+}
+
+START_TEST(branches_have_their_best)
+{
+    struct tlr_model *m = random_model("tiny-qwen2", (enum tlr_type)_i);
+    for (int n = 1; n <= TLR_MAX_BRANCHES; n++) {
+        struct tlr_session_options o = {.n_threads = 1 + n % 3,
+                                        .act = TLR_ACT_INT8};
+        check_branches(m, o, n);
+        o.act = TLR_ACT_INT16;
+        check_branches(m, o, n);
+    }
+    tlr_model_close(m);
+}
+END_TEST
+
+/* Four branches that are one: they share what survives, and each counts. */
+START_TEST(branches_share_a_search)
+{
+    struct tlr_model *m = random_model("tiny-qwen2", TLR_Q8P);
+    int32_t same[4] = {7, 7, 7, 7}, ids[4];
+    float logits[4];
+    struct tlr_top_counts c[2];
+    for (int i = 0; i < 2; i++) {
+        struct tlr_session *s = open_branches(m, (struct tlr_session_options){
+                                                     .act = TLR_ACT_INT8}, 4);
+        MUST(tlr_branch_decode(s, same, i ? 4 : 1, 0, &must_err));
+        MUST(tlr_branch_top(s, 1, ids, logits, &must_err));
+        c[i] = tlr_top_read(s);
+        tlr_session_free(s);
+    }
+    ck_assert_uint_eq(c[0].n_full, 0);
+    ck_assert_uint_gt(c[0].n_survivors, 0);
+    ck_assert_uint_eq(c[1].n_full, 0);
+    ck_assert_uint_eq(c[1].n_survivors, 4 * c[0].n_survivors);
+    tlr_model_close(m);
+}
+END_TEST
+
+/* A session that borrows the scratch of one without branches. */
+START_TEST(borrowers_have_room)
+{
+    struct tlr_model *m = random_model("tiny-qwen2", TLR_Q8P);
+    struct tlr_session *lender = new_session(
+        m, (struct tlr_session_options){.n_ctx = 64, .n_threads = 3});
+    check_branches(m, (struct tlr_session_options){.lender = lender},
+                   TLR_MAX_BRANCHES);
+    tlr_session_free(lender);
+    tlr_model_close(m);
+}
+END_TEST
 
 START_TEST(top_is_the_best_of_all)
 {
@@ -161,6 +279,7 @@ START_TEST(hard_heads_are_searched_right)
         edited_model("tiny-llama", TLR_Q8P, "embed", hard[_i].edit);
     struct tlr_top_counts c =
         check_model(m, (struct tlr_session_options){.n_threads = 2});
+    check_branches(m, (struct tlr_session_options){.n_threads = 2}, 4);
     printf("top: %s: %llu calls, %llu rows looked at again, %llu full passes\n",
            hard[_i].name, (unsigned long long)c.n_calls,
            (unsigned long long)c.n_survivors, (unsigned long long)c.n_full);
@@ -248,6 +367,17 @@ START_TEST(wrong_uses_are_refused)
                      TLR_EUSAGE);
     ck_assert_ptr_nonnull(strstr(err.text, "found 65"));
     MUST(tlr_top(s, 1, ids, logits, &must_err));
+    tlr_err_clear(&err);
+    ck_assert_int_eq(tlr_branch_top(s, 1, ids, logits, &err), TLR_EUSAGE);
+    ck_assert_ptr_nonnull(strstr(err.text, "no branches"));
+    tlr_session_free(s);
+    s = new_session(m, (struct tlr_session_options){.n_ctx = 8,
+                                                    .n_branches = 1});
+    MUST(tlr_branch_decode(s, ids, 1, 0, &must_err));
+    tlr_err_clear(&err);
+    ck_assert_int_eq(tlr_branch_top(s, TLR_TOP_MAX + 1, ids, logits, &err),
+                     TLR_EUSAGE);
+    MUST(tlr_branch_top(s, TLR_TOP_MAX, ids, logits, &must_err));
     tlr_session_free(s);
     tlr_model_close(m);
 }
@@ -299,6 +429,9 @@ Suite *suite_top(void)
     TCase *tc = tcase_create("top");
     tcase_set_timeout(tc, 120);
     tcase_add_loop_test(tc, top_is_the_best_of_all, 0, TLR_N_TYPES);
+    tcase_add_loop_test(tc, branches_have_their_best, 0, TLR_N_TYPES);
+    tcase_add_test(tc, branches_share_a_search);
+    tcase_add_test(tc, borrowers_have_room);
     tcase_add_loop_test(tc, hard_heads_are_searched_right, 0, N_HARD);
     tcase_add_loop_test(tc, nan_never_wins, 0, 2);
     tcase_add_test(tc, wrong_uses_are_refused);
