@@ -224,6 +224,11 @@ static double roof(const struct bench *b, const struct tlr_case_size *s,
                            s->is_int ? r->int_gop_s : r->float_gflop_s);
 }
 
+static bool takes_part(const struct bench *b, const struct tlr_variant *v)
+{
+    return v->level <= b->best && tlr_cpu_has(v->level);
+}
+
 /* All variants of one slot on one case, hot or cold; ref comes first. */
 static int time_slot(struct bench *b, const struct tlr_variant *v, size_t n,
                      const struct tlr_case *c, bool is_cold,
@@ -240,7 +245,7 @@ static int time_slot(struct bench *b, const struct tlr_variant *v, size_t n,
             .n_tok = c->n_tok, .is_cold = is_cold, .n_bytes = s.n_bytes,
             .n_ops = s.n_ops, .is_int = s.is_int, .roof_ns = roof_ns,
         };
-        if (!tlr_cpu_has(v[i].level))
+        if (!takes_part(b, &v[i]))
             continue;
         describe(&row, c);
         row.is_chosen = chosen && strcmp(chosen, v[i].isa) == 0;
@@ -298,7 +303,7 @@ static int each_row(struct bench *b, bool is_dry, struct tlr_err *err)
                     continue;
                 for (size_t m = i; is_dry && m < n_variants &&
                                    strcmp(v[m].slot, v[i].slot) == 0; m++)
-                    b->out->n_expected += tlr_cpu_has(v[m].level);
+                    b->out->n_expected += takes_part(b, &v[m]);
                 if (!is_dry)
                     rc = time_slot(b, v + i, n_variants - i, &c[k], cold, err);
             }
@@ -331,7 +336,7 @@ int tlr_kernels_bench(struct tlr_kernels_bench_result *out,
                       const struct tlr_kernels_bench_options *options,
                       struct tlr_err *err)
 {
-    struct bench b = { .o = options, .out = out, .best = tlr_cpu_detect(),
+    struct bench b = { .o = options, .out = out, .best = options->level,
                        .cache_bytes = cache_bytes() };
     struct tlr_stream stream;
     *out = (struct tlr_kernels_bench_result){ .n_rows = 0 };

@@ -21,7 +21,7 @@ struct tlr_kernel_row {
     char shape[32];   /* "4864x896 x 256" */
     int n_rows, n_cols, n_tok; /* n_rows 0: a vector of n_cols */
     bool is_cold;
-    bool is_chosen;   /* fills its slot on this machine */
+    bool is_chosen;   /* fills its slot at the level */
     double n_bytes;   /* that a call must move: weights, inputs, outputs */
     double n_ops;     /* a multiply-add is two */
     bool is_int;      /* which compute peak n_ops is held against */
@@ -36,6 +36,7 @@ struct tlr_kernel_row {
 struct tlr_kernels_bench_options {
     const char *op;   /* a slot ("matmul_q8") or how one begins ("matmul");
                          NULL: all */
+    enum tlr_cpu_level level; /* variants up to it, as far as there are any */
     double seconds;   /* about this long in all */
     int (*cancelled)(void); /* may be NULL */
     /* Called for every row in the order of the list.  Non-zero stops. */

@@ -412,6 +412,7 @@ static int measure(const struct bench_args *a, const struct tlr_model *m,
 static int kernels(const struct bench_args *a, struct tlr_err *err)
 {
     struct cli_kernels_args only = a->only;
+    struct tlr_session_options o;
     only.json = a->json;
     if (isnan(only.seconds))
         only.seconds = 45;
@@ -431,7 +432,10 @@ static int kernels(const struct bench_args *a, struct tlr_err *err)
         return tlr_err_set(err, TLR_EUSAGE,
                            "--list goes with --json or nothing: it measures "
                            "nothing");
-    return cli_bench_kernels(&only, err);
+    int rc = cli_session_options(&o, &a->session, err);
+    only.level = o.cpu_level < 0 ? tlr_cpu_detect()
+                                 : (enum tlr_cpu_level)o.cpu_level;
+    return rc ? rc : cli_bench_kernels(&only, err);
 }
 
 static int bench(const void *args, struct tlr_err *err)

@@ -79,13 +79,12 @@ static int list(const struct cli_kernels_args *a, struct tlr_err *err)
 {
     size_t n, n_shown = 0;
     const struct tlr_variant *v = tlr_kernel_variants(&n);
-    enum tlr_cpu_level best = tlr_cpu_detect();
     json_t *slots = json_object();
     for (size_t i = 0; i < n; i++) {
         if (v[i].level != TLR_CPU_REF ||
             !tlr_kernels_bench_matches(a->op, v[i].slot))
             continue;
-        const char *used = tlr_kernels_variant(v[i].slot, best);
+        const char *used = tlr_kernels_variant(v[i].slot, a->level);
         n_shown++;
         if (a->json) {
             cli_json_put(slots, v[i].slot, json_string(used));
@@ -107,7 +106,7 @@ static int list(const struct cli_kernels_args *a, struct tlr_err *err)
         return 0;
     }
     json_t *j = json_object();
-    cli_json_put(j, "cpu", json_string(tlr_cpu_level_name(best)));
+    cli_json_put(j, "cpu", json_string(tlr_cpu_level_name(a->level)));
     cli_json_put(j, "slots", slots);
     return cli_json_print(j, err);
 }
@@ -147,14 +146,15 @@ static json_t *row_json(const struct tlr_kernel_row *r)
     return j;
 }
 
-static int print_json(const struct tlr_kernels_bench_result *b,
+static int print_json(const struct cli_kernels_args *a,
+                      const struct tlr_kernels_bench_result *b,
                       const struct rows *rows, struct tlr_err *err)
 {
     char brand[49];
     tlr_cpu_brand(brand);
     json_t *j = json_object(), *array = json_array();
     cli_json_put(j, "processor", cli_json_text(brand, strlen(brand)));
-    cli_json_put(j, "cpu", json_string(tlr_cpu_level_name(tlr_cpu_detect())));
+    cli_json_put(j, "cpu", json_string(tlr_cpu_level_name(a->level)));
     cli_json_put(j, "threads", json_integer(1));
     cli_json_put(j, "read_gb_s", cli_json_real(b->roof.read_gb_s));
     cli_json_put(j, "float_gflop_s", cli_json_real(b->roof.float_gflop_s));
@@ -243,7 +243,7 @@ static int print(const struct cli_kernels_args *a,
                  const struct rows *rows, struct tlr_err *err)
 {
     if (a->json)
-        return print_json(b, rows, err);
+        return print_json(a, b, rows, err);
     if (a->csv) {
         print_csv(rows);
         return 0;
@@ -268,8 +268,8 @@ int cli_bench_kernels(const struct cli_kernels_args *a, struct tlr_err *err)
     struct tlr_kernels_bench_result result;
     struct rows rows = { .result = &result };
     struct tlr_kernels_bench_options o = {
-        .op = a->op, .seconds = a->seconds, .cancelled = interrupted,
-        .row = keep_row, .ctx = &rows,
+        .op = a->op, .level = a->level, .seconds = a->seconds,
+        .cancelled = interrupted, .row = keep_row, .ctx = &rows,
     };
     cli_interrupt_hold();
     cli_progress_begin(&rows.progress, "kernels", false);

@@ -12,6 +12,7 @@ struct cli_kernels_args {
     const char *op, *svg;
     double seconds;
     bool list, json, csv, md;
+    enum tlr_cpu_level level; /* variants above it take no part */
 };
 
 int cli_bench_kernels(const struct cli_kernels_args *args, struct tlr_err *err);

@@ -8,7 +8,7 @@
 # shellcheck disable=SC2016 # sh -c gets its own arguments
 set -u
 export LC_ALL=C
-unset TLR_CPU NO_COLOR
+unset NO_COLOR # TLR_CPU is the level that the whole suite runs at
 
 here=$(cd "$(dirname "$0")/../.." && pwd)
 tlr=${1:-$here/tlr}
@@ -729,6 +729,10 @@ try 'bench --kernels --md, no folder' 1 '*| slot *|---|*| rmsnorm *' '*no/such/x
 try 'bench --kernels --list' 0 '*rmsnorm *of ref*' '' "$tlr" bench --kernels --list
 try 'bench --kernels --list --json' 0 '{*' '' "$tlr" bench --kernels --list --json
 json 'bench --kernels --list --json' out '.slots.rmsnorm != null and (.slots | length) > 10'
+try 'bench --kernels --list, TLR_CPU' 0 '{*' '' env TLR_CPU=ref "$tlr" bench --kernels --list --json
+json 'bench --kernels --list, TLR_CPU' out '.cpu == "ref" and ([.slots[]] | unique) == ["ref"]'
+try 'bench --kernels --cpu' 0 '{*' '*' "$tlr" bench --kernels --op rmsnorm --seconds 0.1 --cpu ref --json
+json 'bench --kernels --cpu' out '.cpu == "ref" and ([.rows[] | .variant == "ref" and .chosen] | all)'
 try 'bench --random' 0 '*pp16*tg8*per token*' '*' "$tlr" bench --random tiny-qwen3 --type q4 -p 16 -n 8 -r 1
 try 'bench nothing' 1 '' 'tlr: *' "$tlr" bench --random nosuch
 

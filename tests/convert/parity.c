@@ -9,6 +9,7 @@
 #include "convert/convert.h"
 #include "convert/lora.h"
 #include "engine/tlr.h"
+#include "tests/support/cpu.h"
 #include "tests/support/tlr_check.h"
 
 struct golden {
@@ -72,8 +73,9 @@ double logits_apart(const char *bin, const char *expected)
         ck_assert_int_eq(found.ids[i],
                          json_integer_value(json_array_get(ids, i)));
     }
+    struct tlr_session_options o = {.cpu_level = (int)tlr_test_cpu_level()};
     struct tlr_session *session;
-    ck_assert_msg(tlr_session_new(&session, model, NULL, &err) == 0, "%s",
+    ck_assert_msg(tlr_session_new(&session, model, &o, &err) == 0, "%s",
                   err.text);
     ck_assert_msg(tlr_prefill_each(session, found.ids, found.n, compare_logits,
                                    &g, &err) == 0, "%s", err.text);

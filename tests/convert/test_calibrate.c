@@ -13,6 +13,7 @@
 #include "convert/convert.h"
 #include "engine/tlr.h"
 #include "tests/convert/helpers.h"
+#include "tests/support/cpu.h"
 #include "tests/support/tlr_check.h"
 
 #define FOLDER "tests/golden/hf_folders/tiny-llama"
@@ -90,7 +91,7 @@ static void gather(struct sums *sums)
 {
     struct tlr_err err = TLR_ERR_INIT;
     struct tlr_model *m = open_as("sums.bin", TLR_F32, false);
-    struct tlr_session_options o = TLR_SESSION_OPTIONS_INIT;
+    struct tlr_session_options o = {.cpu_level = (int)tlr_test_cpu_level()};
     struct tlr_session *s = NULL;
     struct tlr_ids ids = {0};
     o.n_ctx = WINDOW;

@@ -12,6 +12,7 @@
 
 #include "base/mem.h"
 #include "router/label.h"
+#include "tests/support/cpu.h"
 #include "tests/support/tlr_check.h"
 
 static void must(int rc, const struct tlr_err *err)
@@ -89,7 +90,8 @@ START_TEST(labels_stand_on_transformers_numbers)
         TLR_SKIP("no models/smollm2-135m-instruct.bin (make demo)");
     }
     struct tlr_err err = TLR_ERR_INIT;
-    struct tlr_session_options o = {.cpu_level = -1, .n_ctx = 512};
+    struct tlr_session_options o = {.cpu_level = (int)tlr_test_cpu_level(),
+                                    .n_ctx = 512};
     struct tlr_label_options options = {.path = "label.jsonl",
                                         .task = TLR_TASK_CSQA,
                                         .n_completions = 1,

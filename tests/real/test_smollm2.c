@@ -17,6 +17,7 @@
 #include "convert/convert.h"
 #include "engine/sampler.h"
 #include "engine/tlr.h"
+#include "tests/support/cpu.h"
 #include "tests/support/tlr_check.h"
 
 #define GOLDEN "tests/golden/smollm2/"
@@ -56,7 +57,8 @@ static struct tlr_session *new_session(struct tlr_model *model, int kv,
                                        int act)
 {
     struct tlr_session_options options = {.n_ctx = 1024,
-                                          .cpu_level = -1,
+                                          .cpu_level =
+                                              (int)tlr_test_cpu_level(),
                                           .kv = (enum tlr_kv_type)kv,
                                           .act = (enum tlr_act)act};
     struct tlr_err err = TLR_ERR_INIT;

@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "convert/convert.h"
 #include "engine/sampler.h"
+#include "tests/support/cpu.h"
 #include "tests/support/tlr_check.h"
 
 static struct tlr_model *open_tiny(void)
@@ -30,8 +31,8 @@ static struct tlr_model *open_tiny(void)
 struct tlr_session *open_session(const struct tlr_model *m)
 {
     struct tlr_err err = TLR_ERR_INIT;
-    struct tlr_session_options o = {.cpu_level = -1, .n_threads = 1,
-                                    .n_ctx = 512};
+    struct tlr_session_options o = {.cpu_level = (int)tlr_test_cpu_level(),
+                                    .n_threads = 1, .n_ctx = 512};
     struct tlr_session *s = NULL;
     must(tlr_session_new(&s, m, &o, &err), &err);
     return s;

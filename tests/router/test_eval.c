@@ -10,6 +10,7 @@
 #include "router/calibrate.h"
 #include "router/eval.h"
 #include "tests/router/tiny.h"
+#include "tests/support/cpu.h"
 #include "tests/support/tlr_check.h"
 
 enum { N_ITEMS = 7, N_RUNS = 8, MAX_TOK = 24 };
@@ -38,6 +39,7 @@ static int open_expert(void *ctx, uint32_t n_ctx, struct tlr_expert *out,
     struct tlr_session_options o = TLR_SESSION_OPTIONS_INIT;
     o.n_ctx = n_ctx;
     o.n_threads = 1;
+    o.cpu_level = (int)tlr_test_cpu_level();
     return tlr_expert_open_model(out, r->llm, r->slm, &o, err);
 }
 
@@ -49,7 +51,8 @@ static void begin(struct rig *r)
     r->llm = tiny_model(TLR_Q8);
     r->mlp = tiny_router(r->slm, TLR_POLICY_MLP);
     r->models = (struct tlr_eval_models){
-        .slm = r->slm, .llm = r->llm, .session = TLR_SESSION_OPTIONS_INIT,
+        .slm = r->slm, .llm = r->llm,
+        .session = {.cpu_level = (int)tlr_test_cpu_level()},
         .open_expert = open_expert, .ctx = r};
     r->models.routers[TLR_POLICY_MLP] = r->mlp;
     ck_assert_msg(!tlr_items_read(&r->items, TLR_TASK_CSQA,
@@ -396,10 +399,11 @@ START_TEST(test_lm)
         ck_assert_uint_le(r.outcomes[k].n_asked, r.outcomes[k].n_tok);
     ck_assert_uint_le(r.outcomes[2].n_asked, r.outcomes[3].n_asked);
     /* the large model's own number, by the engine */
+    struct tlr_session_options o = {.cpu_level = (int)tlr_test_cpu_level()};
     struct tlr_session *s = NULL;
     struct tlr_ids ids = {0};
     double nll = 0;
-    ck_assert(!tlr_session_new(&s, r.llm, NULL, &err));
+    ck_assert(!tlr_session_new(&s, r.llm, &o, &err));
     ck_assert(!tlr_eval_prompt(r.slm, &text.items[0], true, &ids, &err));
     ck_assert_uint_eq(ids.n, always->n_judged + 1);
     for (size_t i = 0; i + 1 < ids.n; i++) {

@@ -7,6 +7,7 @@
 #include "router/decode.h"
 #include "router/walk.h"
 #include "tests/router/tiny.h"
+#include "tests/support/cpu.h"
 #include "tests/support/tlr_check.h"
 
 enum { MAX_TOK = 40, N_TAUS = 4, SEED = 5 };
@@ -55,7 +56,7 @@ static struct tlr_walk *new_walk(struct rig *r, struct tlr_expert *llm,
     struct tlr_walk_options o = {.n_policies = r->n_policies,
                                  .max_prompt = 128, .max_tok = MAX_TOK,
                                  .n_ahead = n_ahead, .agreement = agreement};
-    struct tlr_session_options s = TLR_SESSION_OPTIONS_INIT;
+    struct tlr_session_options s = {.cpu_level = (int)tlr_test_cpu_level()};
     struct tlr_walk *w = NULL;
     struct tlr_err err = TLR_ERR_INIT;
     s.n_threads = 1;
@@ -80,7 +81,7 @@ static uint32_t afresh(const struct rig *r, const struct tlr_ids *prompt,
 {
     struct tiny_expert tiny = r->tiny;
     struct tlr_expert llm = tiny_expert(&tiny, false);
-    struct tlr_session_options so = TLR_SESSION_OPTIONS_INIT;
+    struct tlr_session_options so = {.cpu_level = (int)tlr_test_cpu_level()};
     struct tlr_session *s = NULL;
     struct tlr_joint *j = NULL;
     struct tlr_err err = TLR_ERR_INIT;
