@@ -2,6 +2,7 @@
 
     make bench-peers                        (or python3 bench/peers/peers.py)
       --quick             two rounds instead of five
+      --minutes N         begin no turn later than that; fewer rounds then count
       --engines NAMES     some of tlr,llama.cpp,onnxruntime,openvino
     PEERS_PYTHON=PATH     take packages from this interpreter before installing
 
@@ -273,7 +274,7 @@ def collect(args, python):
     return jobs, skipped
 
 
-def alternate(jobs, rounds, skipped):
+def alternate(jobs, rounds, minutes, skipped):
     """[(engine, type, {metric: [values]})], one for each job, by turns."""
     results = [(e, t, {}) for e, t, _ in jobs]
     gone = set()
@@ -299,8 +300,13 @@ def alternate(jobs, rounds, skipped):
         for r in range(rounds + 1):
             for i in range(len(jobs)):
                 k = (i + r) % len(jobs)  # nobody is always the first
-                if k not in gone:
-                    turn(r, k)
+                if k in gone:
+                    continue
+                if time.monotonic() - begun > minutes * 60:
+                    say(f"peers: {minutes:g} minutes are over; what is there "
+                        "counts")
+                    return results
+                turn(r, k)
     except KeyboardInterrupt:
         say("peers: interrupted; what is there counts")
     return results
@@ -359,7 +365,7 @@ def cell(r, m):
 
 def markdown(out):
     lines = [f"{SHAPE}, {out['threads']} threads, {out['machine']}; median "
-             f"(min-max) of {out['rounds']} rounds; memory reads "
+             f"(min-max) of up to {out['rounds']} rounds; memory reads "
              f"{out['read_gb_s']:.1f} GB/s", "",
              "| engine | weights | " + " | ".join(n for _, n, _ in METRICS) +
              " | MB/token | share of bandwidth |",
@@ -402,6 +408,7 @@ def arguments():
     p = argparse.ArgumentParser()
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--quick", action="store_true")
+    p.add_argument("--minutes", type=float, default=60)
     p.add_argument("--threads", type=int)
     p.add_argument("--engines", default=",".join(ENGINES))
     p.add_argument("--tlr", default=os.path.join(ROOT, "tlr"))
@@ -428,7 +435,7 @@ def main():
     os.makedirs(args.work, exist_ok=True)
     os.makedirs(os.path.dirname(args.out), exist_ok=True)
     jobs, skipped = collect(args, Python(args.work))
-    rows = rows_of(alternate(jobs, args.rounds, skipped))
+    rows = rows_of(alternate(jobs, args.rounds, args.minutes, skipped))
     compare(rows)
     gb_s = add_share(rows)
     out = {"shape": SHAPE, "date": datetime.date.today().isoformat(),
