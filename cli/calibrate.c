@@ -13,7 +13,7 @@ struct calibrate_args {
     struct cli_llm_args llm;
     const char *file, *task, *slm, *out, *policy;
     struct cli_list routers;
-    int64_t max_items, max_tokens, jobs;
+    int64_t max_items, max_tokens, jobs, shots;
     double ask_ms, slm_ms, tok_s, ask_price, tok_price;
     struct cli_session_args session;
     bool raw, json;
@@ -50,8 +50,7 @@ static const struct cli_option options[] = {
       .help = "the first N questions only", .fallback = "200", .min = 1,
       .max = 1e9 },
     CLI_ANSWER_OPTIONS(struct calibrate_args),
-    { .name = "raw", .kind = CLI_FLAG, .at = offsetof(struct calibrate_args, raw),
-      .help = "send the prompts without the chat template" },
+    CLI_PROMPT_OPTIONS(struct calibrate_args),
     { .name = "latency-ms", .kind = CLI_REAL,
       .at = offsetof(struct calibrate_args, ask_ms), .value = "L",
       .help = "what one escalation costs", .min = 1e-6, .max = 1e9 },
@@ -150,7 +149,7 @@ static int measure(struct job *j, struct tlr_calibration *out,
         .task = (enum tlr_task_kind)tlr_task_find(a->task), .kinds = j->kinds,
         .n_kinds = j->n_kinds, .max_tok = (uint32_t)a->max_tokens,
         .n_jobs = a->jobs == CLI_NO_INT ? tlr_default_threads() : (int)a->jobs,
-        .raw = a->raw, .progress = progress, .is_stopped = is_interrupted,
+        .raw = a->raw, .n_shots = (int)a->shots, .progress = progress, .is_stopped = is_interrupted,
         .ctx = j };
     cli_progress_begin(&j->progress, "calibrate", false);
     j->progress.unit = "items";

@@ -21,7 +21,7 @@ struct eval_args {
     const char *file, *task, *slm, *policy, *shares, *target, *state, *svg;
     struct cli_list routers;
     double tau;
-    int64_t max_items, max_tokens, jobs, seed, ahead;
+    int64_t max_items, max_tokens, jobs, shots, seed, ahead;
     struct cli_session_args session;
     bool sweep, json, csv, raw;
 };
@@ -76,8 +76,7 @@ static const struct cli_option options[] = {
       .help = "tokens guessed for one step of the small model; changes the "
               "speed, not the result",
       .fallback = "15", .min = 0, .max = TLR_WALK_AHEAD_MAX },
-    { .name = "raw", .kind = CLI_FLAG, .at = offsetof(struct eval_args, raw),
-      .help = "send the prompts without the chat template" },
+    CLI_PROMPT_OPTIONS(struct eval_args),
     CLI_KV_OPTION(struct eval_args, session),
     CLI_ACT_OPTION(struct eval_args, session),
     { .name = "json", .kind = CLI_FLAG, .at = offsetof(struct eval_args, json),
@@ -244,6 +243,7 @@ static int make_header(const struct job *j, char **out, struct tlr_err *err)
     cli_json_put(h, "max-tokens", json_integer(a->max_tokens));
     cli_json_put(h, "seed", json_integer(a->seed));
     cli_json_put(h, "raw", json_boolean(a->raw));
+    cli_json_put(h, "shots", json_integer(a->shots));
     cli_json_put(h, "kv", json_string(a->session.kv));
     cli_json_put(h, "act", json_string(a->session.act));
     cli_json_put(h, "policy", runs);
@@ -301,7 +301,7 @@ static int measure(struct job *j, struct tlr_err *err)
         .runs = j->runs, .n_runs = j->n_runs,
         .max_tok = (uint32_t)a->max_tokens, .seed = (uint64_t)a->seed,
         .n_jobs = a->jobs == CLI_NO_INT ? tlr_default_threads() : (int)a->jobs,
-        .n_ahead = (int)a->ahead, .raw = a->raw, .each = finished,
+        .n_ahead = (int)a->ahead, .raw = a->raw, .n_shots = (int)a->shots, .each = finished,
         .is_stopped = is_interrupted, .ctx = j};
     cli_progress_begin(&j->progress, "eval", false);
     j->progress.unit = "items";

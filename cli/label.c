@@ -13,6 +13,7 @@
 #include "base/pool.h"
 #include "cli/cli.h"
 #include "cli/output.h"
+#include "cli/pair.h"
 #include "cli/routing.h"
 #include "router/label.h"
 #include "router/router.h"
@@ -21,7 +22,7 @@ struct label_args {
     struct cli_llm_args llm;
     const char *file, *task, *slm, *out, *chains, *router, *previous;
     struct cli_session_args session;
-    int64_t max_items, completions, completion_tokens, chain_tokens, jobs, seed;
+    int64_t max_items, completions, completion_tokens, chain_tokens, jobs, shots, seed;
     double tau, mix;
     bool raw, json;
 };
@@ -68,8 +69,7 @@ static const struct cli_option options[] = {
       .at = offsetof(struct label_args, chain_tokens), .value = "N",
       .help = "most tokens of a chain that the large model writes",
       .fallback = "256", .min = 1, .max = 1048576 },
-    { .name = "raw", .kind = CLI_FLAG, .at = offsetof(struct label_args, raw),
-      .help = "send the prompts as they are, without the chat template" },
+    CLI_PROMPT_OPTIONS(struct label_args),
     { .name = "router", .kind = CLI_FILE,
       .at = offsetof(struct label_args, router), .value = "ROUTER",
       .help = "finish texts with this router in the loop: in a later round "
@@ -242,7 +242,7 @@ static int open_all(struct work *w, struct tlr_err *err)
     w->options = (struct tlr_label_options){
         .path = a->file,
         .task = (enum tlr_task_kind)tlr_task_find(a->task),
-        .raw = a->raw,
+        .raw = a->raw, .n_shots = (int)a->shots,
         .llm_chains = strcmp(a->chains, "llm") == 0,
         .mixed_chains = strcmp(a->chains, "mixed") == 0,
         .mix = a->mix,
@@ -319,9 +319,11 @@ static int report(const struct work *w, uint32_t done,
         cli_printf("1  small model right      %" PRIu64 "\n"
                    "2  only large model right %" PRIu64 "\n"
                    "3  both wrong, finished   %" PRIu64 "\n"
-                   "   both wrong, left open  %" PRIu64 "\n",
+                   "   both wrong, left open  %" PRIu64 "\n"
+                   "   asking changes nothing %" PRIu64 "\n",
                    c->n_case[TLR_CASE_SLM_RIGHT], c->n_case[TLR_CASE_LLM_RIGHT],
-                   c->n_case[TLR_CASE_OUTCOME], c->n_case[TLR_CASE_OPEN]);
+                   c->n_case[TLR_CASE_OUTCOME], c->n_case[TLR_CASE_OPEN],
+                   c->n_case[TLR_CASE_TIE]);
         cli_printf("labels: keep %" PRIu64 ", ask %" PRIu64 " (%.1f%%)\n",
                    c->n_keep, c->n_ask, 100 * ask_share(c));
         cli_note("%.1f s, %" PRIu64 " tokens of completions", ms / 1000,
@@ -335,6 +337,7 @@ static int report(const struct work *w, uint32_t done,
         { "case_llm_right", c->n_case[TLR_CASE_LLM_RIGHT] },
         { "case_outcome", c->n_case[TLR_CASE_OUTCOME] },
         { "case_open", c->n_case[TLR_CASE_OPEN] },
+        { "case_tie", c->n_case[TLR_CASE_TIE] },
         { "keep", c->n_keep }, { "ask", c->n_ask },
         { "completion_tokens", c->n_completion_tok },
         { "round", w->options.round }, { "jobs", (uint64_t)w->n_jobs }

@@ -9,6 +9,17 @@
 #include "router/expert.h"
 #include "router/policy.h"
 #include "router/router.h"
+#include "router/task.h"
+
+/* How questions are put; type has int64_t shots and bool raw. */
+#define CLI_PROMPT_OPTIONS(type)                                               \
+    { .name = "shots", .kind = CLI_INT, .at = offsetof(type, shots),           \
+      .value = "N",                                                            \
+      .help = "worked examples before each question, at most as many as tlr "  \
+              "has: 5 of csqa, 0 of the others",                               \
+      .fallback = "5", .min = 0, .max = TLR_SHOTS_MAX },                       \
+    { .name = "raw", .kind = CLI_FLAG, .at = offsetof(type, raw),              \
+      .help = "send the prompts without the chat template" }
 
 /* How questions are answered; type has int64_t max_tokens and jobs. */
 #define CLI_ANSWER_OPTIONS(type)                                               \

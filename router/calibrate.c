@@ -89,8 +89,9 @@ static int pilot(struct job *j, struct tlr_err *err)
             .kind = j->opt->kinds[k],
             .router = j->models->routers[j->opt->kinds[k]]};
     for (size_t i = 0; i < j->n_pilot && !rc; i++) {
-        rc = tlr_eval_prompt(j->models->slm, &j->items->items[i], j->opt->raw,
-                             &prompts[i], err);
+        rc = tlr_task_encode(j->models->slm, j->opt->task, j->opt->n_shots,
+                             j->opt->raw, &j->items->items[i], &prompts[i],
+                             NULL, err);
         if (prompts[i].n > o.max_prompt)
             o.max_prompt = (uint32_t)prompts[i].n;
     }
@@ -147,7 +148,7 @@ static int measure(struct job *j, const struct tlr_eval_run *runs,
     struct tlr_eval_options o = {
         .task = j->opt->task, .runs = runs, .n_runs = n_runs,
         .max_tok = j->opt->max_tok, .n_jobs = j->opt->n_jobs, .n_ahead = -1,
-        .raw = j->opt->raw, .shares_only = true, .each = item_done,
+        .raw = j->opt->raw, .n_shots = j->opt->n_shots, .shares_only = true, .each = item_done,
         .is_stopped = is_stopped, .ctx = j};
     int rc = done ? tlr_eval(j->items, j->models, &o, outcomes, done, NULL,
                              err)

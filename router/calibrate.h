@@ -21,6 +21,7 @@ struct tlr_calibrate_options {
     uint32_t max_tok;
     int n_jobs;
     bool raw;
+    int n_shots;
     /* Items done of all, also while the grid is sought. */
     void (*progress)(void *ctx, size_t done, size_t total);
     bool (*is_stopped)(void *ctx);

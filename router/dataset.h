@@ -17,11 +17,11 @@
 
 /* Which of CITER's cases (arXiv 2502.01976 section 3.3) decided the label. */
 enum tlr_label_case {
-    TLR_CASE_SLM_RIGHT = 1, /* the small model's token is the gold one, or in a
-                               mixed chain the large one's: 1 */
+    TLR_CASE_SLM_RIGHT = 1, /* the small model's token is the gold one: 1 */
     TLR_CASE_LLM_RIGHT = 2, /* else the large model's is: 0 */
     TLR_CASE_OUTCOME = 3,   /* decided by finishing the text (label.h) */
-    TLR_CASE_OPEN = 4       /* could be, was not: no label, not trained */
+    TLR_CASE_OPEN = 4,      /* could be, was not: no label, not trained */
+    TLR_CASE_TIE = 5        /* mixed chains: asking changes nothing: 1 */
 };
 
 struct tlr_row {

@@ -124,7 +124,7 @@ static const char *bad_number(const struct tlr_row *r)
 {
     if (r->label > 1)
         return "label";
-    if (r->what < TLR_CASE_SLM_RIGHT || r->what > TLR_CASE_OPEN)
+    if (r->what < TLR_CASE_SLM_RIGHT || r->what > TLR_CASE_TIE)
         return "case";
     if (!(r->weight >= 0) || !isfinite(r->weight))
         return "weight";

@@ -39,23 +39,6 @@ struct worker {
     size_t cap_text;
 };
 
-int tlr_eval_prompt(const struct tlr_model *m, const struct tlr_item *item,
-                    bool raw, struct tlr_ids *out, struct tlr_err *err)
-{
-    const struct tlr_tokenizer *t = tlr_model_tokenizer(m);
-    const char *label = tlr_file_label(tlr_model_file(m));
-    if (!t || (!raw && !tlr_model_chat(m)))
-        return tlr_err_set(err, TLR_EUNSUPPORTED, "%s: carries no %s", label,
-                           t ? "chat template that tlr knows; use --raw"
-                             : "tokenizer; convert the model again");
-    if (raw)
-        return tlr_encode(t, item->prompt, strlen(item->prompt),
-                          TLR_ENCODE_BOS, out, err);
-    struct tlr_message message = {TLR_ROLE_USER, item->prompt};
-    return tlr_chat_encode(tlr_model_chat(m), t, &message, 1, true, true, out,
-                           err);
-}
-
 int tlr_eval_policies(const struct tlr_eval_models *models,
                       const struct tlr_eval_options *options,
                       struct tlr_policy out[TLR_N_POLICIES])
@@ -260,8 +243,9 @@ static int encode(struct job *job, struct tlr_err *err)
                              job->items->n * sizeof *job->prompts);
     for (size_t i = 0; i < job->items->n; i++) {
         struct tlr_ids *ids = &job->prompts[i];
-        int rc = tlr_eval_prompt(m, &job->items->items[i], opt->raw || is_text,
-                                 ids, err);
+        int rc = tlr_task_encode(m, opt->task, opt->n_shots,
+                                 opt->raw || is_text, &job->items->items[i],
+                                 ids, NULL, err);
         if (rc)
             return rc;
         if (ids->n < 1 || ids->n > room)

@@ -58,6 +58,7 @@ struct tlr_eval_options {
     int n_jobs;
     int n_ahead;    /* -1: the default */
     bool raw;       /* no chat template */
+    int n_shots;    /* worked examples before each item (task.h) */
     bool shares_only; /* n_known stays what the runs needed */
     /* Both under one lock; a negative each ends the run with that code. */
     int (*each)(void *ctx, size_t item, const struct tlr_outcome *outcomes,
@@ -81,10 +82,6 @@ int tlr_eval(const struct tlr_items *items, const struct tlr_eval_models *models
              const struct tlr_eval_options *options,
              struct tlr_outcome *outcomes, uint8_t *done,
              struct tlr_eval_costs *costs, struct tlr_err *err);
-
-/* Ids of an item's prompt, as `tlr run` sends it. */
-int tlr_eval_prompt(const struct tlr_model *m, const struct tlr_item *item,
-                    bool raw, struct tlr_ids *out, struct tlr_err *err);
 
 /* ---- results (eval_points.c) ---- */
 

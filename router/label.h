@@ -21,10 +21,11 @@
  *
  * Mixed chains are what a router will meet: text that both models wrote in turn
  * (label_mixed.c).  There is no gold token in it; what counts is what one question
- * to the large model is worth.  Where the two differ, the text is finished twice,
- * behind the small model's token and behind the large one's: 0 only if the second
- * answers right and the first does not.  This is the preference that CITER's
- * routing policy is trained for (section 3.2), measured and not assumed.
+ * to the large model is worth.  Where the two differ, the text is finished behind
+ * either one's token: 0 if only the large one's leads to the right answer, 1 if
+ * only the small one's does, and a tie, whose row says keep, if both or neither
+ * do.  This is the preference that CITER's routing policy is trained for (section
+ * 3.2), measured and not assumed.
  *
  * An item's rows depend on nothing but the item, its number and the options.
  */
@@ -44,19 +45,20 @@ struct tlr_label_options {
     const char *path;        /* of the items, for messages */
     enum tlr_task_kind task; /* csqa or gsm8k */
     bool raw;                /* prompts as they are, no chat template */
+    int n_shots;             /* worked examples before each item (task.h) */
     bool llm_chains;         /* the large model writes the chains */
     bool mixed_chains;       /* both do */
     double mix;              /* share of positions where the other one does */
     uint32_t n_completions;  /* of an item, at most */
-    uint32_t completion_tok; /* most tokens of one */
-    uint32_t chain_tok;      /* most tokens of a chain that the LLM writes */
+    uint32_t completion_tok; /* most tokens of one behind a gold chain */
+    uint32_t chain_tok;      /* most tokens of a chain that a model writes */
     uint64_t seed;           /* of the choice of completions */
     uint16_t round;          /* 0: the first */
 };
 
 struct tlr_label_counts {
     uint64_t n_items, n_rows;
-    uint64_t n_case[TLR_CASE_OPEN + 1]; /* by enum tlr_label_case */
+    uint64_t n_case[TLR_CASE_TIE + 1]; /* by enum tlr_label_case */
     uint64_t n_keep, n_ask; /* labels 1 and 0 */
     uint64_t n_completion_tok;
 };
@@ -88,6 +90,8 @@ struct tlr_labeller {
                                         NULL: the small model goes on alone */
     const struct tlr_dataset *previous; /* in later rounds: the one before */
     struct tlr_ids ids;   /* scratch from here on: prompt and chain */
+    size_t n_shared, n_held; /* ids that every item begins with; of them those
+                                that the session has in one piece */
     size_t n_prompt;
     struct tlr_ids reply; /* a completion */
     int32_t *llm;

@@ -9,6 +9,15 @@
 int tlr_label_encode(struct tlr_labeller *l, const struct tlr_item *item,
                      uint32_t group, struct tlr_err *err);
 
+/* The session holds the ids that all items share and no other, always computed
+ * in the same pieces: the bits of f32 matrices depend on how many tokens come at
+ * once, and an item's rows must not depend on the item before. */
+int tlr_label_rewind(struct tlr_labeller *l, struct tlr_err *err);
+
+/* Text of ids, special tokens left out, appended to l->text[*len]. */
+int tlr_label_text(struct tlr_labeller *l, const int32_t *ids, size_t n,
+                   size_t *len, struct tlr_err *err);
+
 /* Whether the text before position pos, `token` there, and what is then written
  * (by the small model, or by the joint loop where there is a policy) answers the
  * item.  The session holds l->ids at least up to pos. */

@@ -12,19 +12,6 @@
 
 /* ---- ids ---- */
 
-static int encode_prompt(struct tlr_labeller *l, const struct tlr_item *item,
-                         struct tlr_err *err)
-{
-    const struct tlr_tokenizer *tok = tlr_model_tokenizer(l->slm);
-    if (l->options->raw) {
-        return tlr_encode(tok, item->prompt, strlen(item->prompt),
-                          TLR_ENCODE_SPECIAL | TLR_ENCODE_BOS, &l->ids, err);
-    }
-    struct tlr_message message = {TLR_ROLE_USER, item->prompt};
-    return tlr_chat_encode(tlr_model_chat(l->slm), tok, &message, 1, true, true,
-                           &l->ids, err);
-}
-
 static bool is_blank(char c)
 {
     return c == ' ' || c == '\n' || c == '\t' || c == '\r';
@@ -112,7 +99,8 @@ int tlr_label_encode(struct tlr_labeller *l, const struct tlr_item *item,
 {
     uint32_t n_ctx = tlr_session_options_used(l->session)->n_ctx;
     l->ids.n = 0;
-    int rc = encode_prompt(l, item, err);
+    int rc = tlr_task_encode(l->slm, l->options->task, l->options->n_shots,
+                             l->options->raw, item, &l->ids, &l->n_shared, err);
     l->n_prompt = l->ids.n;
     if (!rc && l->n_prompt == 0) {
         rc = tlr_err_set(err, TLR_EFORMAT, "%s: line %zu: the prompt is empty",
@@ -135,6 +123,21 @@ int tlr_label_encode(struct tlr_labeller *l, const struct tlr_item *item,
                          "context %" PRIu32 "; give a larger --ctx",
                          l->options->path, item->line, l->ids.n, n_ctx);
     }
+    return rc;
+}
+
+int tlr_label_rewind(struct tlr_labeller *l, struct tlr_err *err)
+{
+    struct tlr_session *s = l->session;
+    size_t n = l->n_shared < l->n_prompt ? l->n_shared : 0;
+    bool holds = n > 0 && l->n_held == n && tlr_pos(s) >= n &&
+                 memcmp(tlr_ids_of(s), l->ids.ids, n * sizeof *l->ids.ids) == 0;
+    int rc = tlr_rewind(s, holds ? (uint32_t)n : 0, err);
+    l->n_held = 0;
+    if (!rc && !holds && n > 0) {
+        rc = tlr_prefill(s, l->ids.ids, n, 0, err);
+    }
+    l->n_held = rc ? 0 : n;
     return rc;
 }
 
@@ -177,8 +180,7 @@ static int next_joint(struct writer *w, struct tlr_err *err)
     return rc;
 }
 
-/* Text of ids, special tokens left out, in l->text. */
-static int text_of(struct tlr_labeller *l, const int32_t *ids, size_t n,
+int tlr_label_text(struct tlr_labeller *l, const int32_t *ids, size_t n,
                    size_t *len, struct tlr_err *err)
 {
     const struct tlr_tokenizer *tok = tlr_model_tokenizer(l->slm);
@@ -224,10 +226,10 @@ int tlr_label_complete(struct tlr_labeller *l, const struct tlr_item *item,
     }
     tlr_joint_free(w.joint);
     if (!rc) {
-        rc = text_of(l, l->ids.ids + l->n_prompt, pos - l->n_prompt, &len, err);
+        rc = tlr_label_text(l, l->ids.ids + l->n_prompt, pos - l->n_prompt, &len, err);
     }
     if (!rc) {
-        rc = text_of(l, l->reply.ids, l->reply.n, &len, err);
+        rc = tlr_label_text(l, l->reply.ids, l->reply.n, &len, err);
     }
     if (!rc) {
         *is_right = tlr_item_right(item, l->options->task, l->text, len, false);

@@ -60,4 +60,27 @@ bool tlr_item_right(const struct tlr_item *item, enum tlr_task_kind kind,
 int tlr_item_choice(const struct tlr_item *item, const char *text, size_t len,
                     bool strict);
 
+/* ---- task_prompt.c: what stands before an answer ---- */
+
+struct tlr_model;
+struct tlr_ids;
+
+/* Worked examples: a question and its answer, as a user and a model would have
+ * written them. */
+struct tlr_shot {
+    const char *prompt, *reply;
+};
+enum { TLR_SHOTS_MAX = 5 };
+/* Those of a task, and how many there are (0 for gsm8k and lm). */
+const struct tlr_shot *tlr_task_shots(enum tlr_task_kind kind, int *n);
+
+/* Appends the ids that an answer follows: the first n_shots worked examples (at
+ * most as many as there are) as turns of the same conversation, then the item's
+ * prompt; raw: one text, without the chat template.  *n_shared: how many of the
+ * ids every item of the task begins with; NULL is allowed.  TLR_EUNSUPPORTED
+ * where the model has no tokenizer or no chat template. */
+int tlr_task_encode(const struct tlr_model *m, enum tlr_task_kind kind,
+                    int n_shots, bool raw, const struct tlr_item *item,
+                    struct tlr_ids *out, size_t *n_shared, struct tlr_err *err);
+
 #endif

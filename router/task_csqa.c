@@ -8,11 +8,7 @@
 #include "engine/json.h"
 #include "router/task_line.h"
 
-static const char instructions[] =
-    "\nPlease format your response in the following way:\n"
-    "[Explanation]. Therefore, the answer is answer (label).\n"
-    "Ensure the final sentence includes the answer followed by the label in "
-    "parentheses.\n\nAnswer and Reasoning:";
+static const char instructions[] = TLR_CSQA_INSTRUCTIONS;
 
 /* choices.KEY: a list of texts, copied. */
 static int read_list(const struct tlr_task_line *line, const json_t *choices,

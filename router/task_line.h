@@ -35,6 +35,13 @@ int tlr_task_text(const struct tlr_task_line *line, const char *key,
 int tlr_task_peek(const struct tlr_task_line *line, const char *key,
                   bool required, const char **out);
 
+/* How CITER's prompt for a multiple-choice question ends. */
+#define TLR_CSQA_INSTRUCTIONS                                                  \
+    "\nPlease format your response in the following way:\n"                    \
+    "[Explanation]. Therefore, the answer is answer (label).\n"                \
+    "Ensure the final sentence includes the answer followed by the label in "  \
+    "parentheses.\n\nAnswer and Reasoning:"
+
 /* Fills one item. */
 int tlr_csqa_read(const struct tlr_task_line *line, struct tlr_item *out);
 int tlr_gsm8k_read(const struct tlr_task_line *line, struct tlr_item *out);

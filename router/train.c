@@ -38,6 +38,7 @@ void tlr_train_defaults(struct tlr_train_options *o, enum tlr_policy_kind kind)
         .kind = kind,
         .loss = kind == TLR_POLICY_DEFERRAL ? TLR_LOSS_DEFERRAL : TLR_LOSS_BCE,
         .lr = 1e-3, .decay = 0.01, .dropout = 0.1, .pos_weight = 1,
+        .tie_weight = 0.1,
         .valid = 0.15, .batch = 512, .epochs = 12, .patience = 3,
         .standardise = true, .seed = 1, .n_threads = 1,
     };
@@ -57,7 +58,8 @@ static int check_options(const struct tlr_train_options *o, struct tlr_err *err)
                            "the deferral head has a loss of its own: give "
                            "--loss bce or bt with mlp and mlp+ only");
     if (!(o->lr > 0) || !(o->decay >= 0) || !(o->dropout >= 0) ||
-        !(o->dropout < 1) || !(o->pos_weight >= 0) || !(o->valid > 0) ||
+        !(o->dropout < 1) || !(o->pos_weight >= 0) ||
+        !(o->tie_weight >= 0) || !(o->valid > 0) ||
         !(o->valid < 1) || o->batch < 2 || o->epochs < 1)
         return tlr_err_set(err, TLR_EUSAGE,
                            "training options out of range: lr > 0, decay >= 0, "
@@ -73,12 +75,12 @@ static void name_run(struct run *r)
     const struct tlr_dataset_info *info = tlr_dataset_info(r->data.d);
     snprintf(r->name, sizeof r->name,
              "data %016llx %016llx %08x, %s loss %d, lr %g decay %g dropout %g "
-             "weight %g valid %g batch %u epochs %u patience %u hidden %u "
+             "weight %g tie %g valid %g batch %u epochs %u patience %u hidden %u "
              "standardise %d constant %d seed %llu",
              (unsigned long long)info->fingerprint,
              (unsigned long long)info->source, tlr_dataset_digest(r->data.d),
              tlr_policy_name(o->kind), (int)o->loss, o->lr, o->decay,
-             o->dropout, o->pos_weight, o->valid, o->batch, o->epochs,
+             o->dropout, o->pos_weight, o->tie_weight, o->valid, o->batch, o->epochs,
              o->patience, o->n_hidden, o->standardise, o->constant_lr,
              (unsigned long long)o->seed);
 }

@@ -30,6 +30,7 @@ struct tlr_train_options {
     enum tlr_loss_kind loss;   /* deferral goes with deferral only */
     double lr, decay, dropout;
     double pos_weight; /* of the label-1 rows; 0: rows of label 0 over rows of 1 */
+    double tie_weight; /* of rows of TLR_CASE_TIE, beside the others' 1 */
     double valid;      /* share of the groups held out, in (0, 1) */
     uint32_t batch, epochs;
     uint32_t patience; /* epochs without a better validation loss */

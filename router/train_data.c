@@ -57,9 +57,17 @@ static int choose_groups(struct tlr_train_data *t, double share, uint64_t seed,
     return rc;
 }
 
-static bool has_target(const struct tlr_row *row, enum tlr_loss_kind loss)
+double tlr_train_weight(const struct tlr_train_data *data,
+                        const struct tlr_row *row)
 {
-    if (row->weight <= 0)
+    double w = (double)row->weight;
+    return row->what == TLR_CASE_TIE ? w * data->tie_weight : w;
+}
+
+static bool has_target(const struct tlr_train_data *t,
+                       const struct tlr_row *row, enum tlr_loss_kind loss)
+{
+    if (tlr_train_weight(t, row) <= 0)
         return false;
     return loss == TLR_LOSS_DEFERRAL ? !isnan(row->p_llm)
                                      : row->what != TLR_CASE_OPEN;
@@ -75,7 +83,7 @@ static void split_rows(struct tlr_train_data *t, enum tlr_loss_kind loss,
         tlr_dataset_row(t->d, i, &row);
         if (is_held[row.group])
             t->held[t->n_held++] = i;
-        if (!has_target(&row, loss))
+        if (!has_target(t, &row, loss))
             continue;
         if (is_held[row.group]) {
             t->valid[t->n_valid++] = i;
@@ -172,6 +180,7 @@ int tlr_train_data_new(struct tlr_train_data *out, const struct tlr_dataset *d,
     memset(out, 0, sizeof *out);
     out->d = d;
     out->dim = info->dim;
+    out->tie_weight = o->tie_weight;
     out->n_features = o->kind == TLR_POLICY_MLP_PLUS ? TLR_N_FEATURES : 0;
     out->n_in = out->dim + out->n_features;
     uint8_t *is_held = tlr_calloc(info->n_groups, 1);
@@ -229,8 +238,8 @@ static void load_row(void *ctx, int item, int thread)
     read_inputs(t, l->rows[item], x, &row);
     for (uint32_t i = 0; l->normalised && i < t->n_in; i++)
         x[i] = (x[i] - t->mean[i]) * t->scale[i];
-    l->targets[item] = (struct tlr_target){ row.weight, row.p_slm, row.p_llm,
-                                            row.label };
+    l->targets[item] = (struct tlr_target){ (float)tlr_train_weight(t, &row),
+                                            row.p_slm, row.p_llm, row.label };
 }
 
 void tlr_train_load(const struct tlr_train_data *data, struct tlr_pool *pool,

@@ -13,6 +13,7 @@ struct tlr_train_data {
     uint64_t *valid, n_valid; /* those of them that have a target */
     uint32_t n_groups_valid;
     double train_ones;        /* labels 1 among the training rows */
+    double tie_weight;        /* tlr_train_options */
     float *mean, *scale;      /* [n_in] of the inputs: x' = (x - mean) scale */
 };
 
@@ -27,6 +28,10 @@ void tlr_train_data_clear(struct tlr_train_data *data);
 void tlr_train_load(const struct tlr_train_data *data, struct tlr_pool *pool,
                     const uint64_t *rows, uint32_t n, bool normalised,
                     float *x, struct tlr_target *targets);
+
+/* What a row weighs in the loss. */
+double tlr_train_weight(const struct tlr_train_data *data,
+                        const struct tlr_row *row);
 
 /* order [n] = the rows of an epoch, shuffled by seed and epoch. */
 void tlr_train_shuffle(uint64_t *order, uint64_t n, uint64_t seed,

@@ -404,7 +404,8 @@ START_TEST(test_lm)
     struct tlr_ids ids = {0};
     double nll = 0;
     ck_assert(!tlr_session_new(&s, r.llm, &o, &err));
-    ck_assert(!tlr_eval_prompt(r.slm, &text.items[0], true, &ids, &err));
+    ck_assert(!tlr_task_encode(r.slm, TLR_TASK_LM, 0, true, &text.items[0], &ids,
+                               NULL, &err));
     ck_assert_uint_eq(ids.n, always->n_judged + 1);
     for (size_t i = 0; i + 1 < ids.n; i++) {
         ck_assert(!tlr_decode(s, ids.ids[i], TLR_STEP_LOGITS, &err));

@@ -301,48 +301,85 @@ static bool naive_swapped(const struct setting *t, uint32_t group, uint32_t n)
     return ldexp((double)(h >> 11), -53) < t->o.mix;
 }
 
-static void naive_mixed(struct naive *v, const struct setting *t,
-                        const struct tlr_item *item, uint32_t group)
+/* Writes on behind ids[0..n), which s has decoded but for the last one (all of the
+ * prompt, when nothing follows it). */
+static void naive_write_on(struct naive *v, const struct setting *t,
+                           uint32_t group, struct tlr_session *s)
 {
     struct tlr_err err = TLR_ERR_INIT;
     const struct tlr_tokenizer *tok = tlr_model_tokenizer(v->m);
     int32_t end = tlr_token_find(tok, "<|im_end|>", 10);
+    while (v->n < v->n_prompt + t->o.chain_tok) {
+        char letter = (char)('a' + v->n % 26);
+        if (v->n > v->n_prompt) {
+            if (v->ids[v->n - 1] == end) {
+                break;
+            }
+            must(tlr_decode(s, v->ids[v->n - 1], TLR_STEP_LOGITS, &err), &err);
+        }
+        int32_t own = tlr_argmax(tlr_logits(s), tlr_model_n_ids(v->m));
+        int32_t other = v->n >= 100 ? end : tlr_token_find(tok, &letter, 1);
+        v->ids[v->n] = naive_swapped(t, group, v->n) ? other : own;
+        v->n++;
+    }
+}
+
+static void naive_mixed(struct naive *v, const struct setting *t,
+                        const struct tlr_item *item, uint32_t group)
+{
     naive_ids(v, item);
     v->n = v->n_prompt;
     struct tlr_session *s = naive_session(v, v->n);
-    for (uint32_t i = 0; i < t->o.chain_tok; i++) {
-        char letter = (char)('a' + v->n % 26);
-        int32_t own = tlr_argmax(tlr_logits(s), tlr_model_n_ids(v->m));
-        int32_t other = v->n >= 100 ? end : tlr_token_find(tok, &letter, 1);
-        int32_t id = naive_swapped(t, group, v->n) ? other : own;
-        v->ids[v->n++] = id;
-        if (id == end) {
-            break;
-        }
-        must(tlr_decode(s, id, TLR_STEP_LOGITS, &err), &err);
-    }
+    naive_write_on(v, t, group, s);
     tlr_session_free(s);
 }
 
+/* Whether the chain up to pos, the token there, and what then comes is right. */
+static bool naive_outcome(const struct naive *v, const struct setting *t,
+                          const struct tlr_item *item, uint32_t group,
+                          uint32_t pos, int32_t token)
+{
+    struct naive other = *v;
+    struct tlr_session *s = naive_session(v, pos);
+    char text[8192];
+    size_t len = 0;
+    other.ids[pos] = token;
+    other.n = pos + 1;
+    naive_write_on(&other, t, group, s);
+    for (uint32_t i = v->n_prompt; i < other.n; i++) {
+        const struct tlr_tokenizer *tok = tlr_model_tokenizer(v->m);
+        struct tlr_bytes b = tlr_token_bytes(tok, other.ids[i]);
+        if (!tlr_token_is_special(tok, other.ids[i])) {
+            memcpy(text + len, b.ptr, b.len);
+            len += b.len;
+        }
+    }
+    tlr_session_free(s);
+    return tlr_item_right(item, v->o->task, text, len, false);
+}
+
 /* Labels of the rows where the models differ, in the order of their hashes. */
-static void check_worth(const struct naive *v, const struct tlr_item *item,
+static void check_worth(const struct naive *v, const struct setting *t,
+                        const struct tlr_item *item, uint32_t group,
                         const struct tlr_label_rows *rows, struct ranked *open,
-                        uint32_t n_open, uint64_t *n_by_label)
+                        uint32_t n_open, uint64_t *n_by_worth)
 {
     qsort(open, n_open, sizeof *open, by_hash);
     uint32_t n = v->o->n_completions < n_open ? v->o->n_completions : n_open;
     for (uint32_t i = 0; i < n_open; i++) {
         const struct tlr_row *row = &rows->rows[open[i].row];
-        ck_assert_int_eq(row->what,
-                         i < n ? TLR_CASE_OUTCOME : TLR_CASE_OPEN);
         ck_assert_float_eq(row->weight,
                            i < n ? (float)n_open / (float)n : 0);
-        if (i < n) {
-            bool kept = naive_completes(v, item, row->pos, row->slm);
-            bool asked = naive_completes(v, item, row->pos, row->llm);
-            ck_assert_int_eq(row->label, kept || !asked);
-            n_by_label[row->label]++;
+        if (i >= n) {
+            ck_assert_int_eq(row->what, TLR_CASE_OPEN);
+            continue;
         }
+        bool kept = naive_outcome(v, t, item, group, row->pos, row->slm);
+        bool asked = naive_outcome(v, t, item, group, row->pos, row->llm);
+        ck_assert_int_eq(row->what, kept == asked ? TLR_CASE_TIE
+                                                  : TLR_CASE_OUTCOME);
+        ck_assert_int_eq(row->label, kept || !asked);
+        n_by_worth[1 + asked - kept]++;
     }
 }
 
@@ -351,7 +388,7 @@ START_TEST(mixed_chains_weigh_one_question)
     struct tlr_err err = TLR_ERR_INIT;
     struct setting t;
     struct tlr_label_rows rows = {0};
-    uint64_t n_by_label[2] = {0}, n_agree = 0;
+    uint64_t n_by_worth[3] = {0}, n_agree = 0;
     setting_begin(&t);
     t.o.mixed_chains = true;
     t.o.mix = 0.4;
@@ -374,14 +411,16 @@ START_TEST(mixed_chains_weigh_one_question)
                 continue;
             }
             n_agree++;
-            ck_assert_int_eq(row->what, TLR_CASE_SLM_RIGHT);
+            ck_assert_int_eq(row->what, TLR_CASE_TIE);
             ck_assert_int_eq(row->label, 1);
         }
-        check_worth(&v, &t.q->items[g], &rows, open, n_open, n_by_label);
+        check_worth(&v, &t, &t.q->items[g], g, &rows, open, n_open,
+                    n_by_worth);
     }
     ck_assert_uint_gt(n_agree, 10);
-    ck_assert_uint_gt(n_by_label[0], 3);
-    ck_assert_uint_gt(n_by_label[1], 3);
+    for (int w = 0; w < 3; w++) {
+        ck_assert_msg(n_by_worth[w] > 0, "worth %d never occurs", w - 1);
+    }
     tlr_label_rows_clear(&rows);
     setting_end(&t);
 }

@@ -5,6 +5,7 @@
 
 #include "base/mem.h"
 #include "router/task.h"
+#include "tests/router/tiny.h"
 #include "tests/support/tlr_check.h"
 
 static const char *spill(const char *text, size_t len)
@@ -267,6 +268,115 @@ START_TEST(memory_may_run_out)
 }
 END_TEST
 
+/* ---- worked examples ---- */
+
+/* The example's own lines as a line of JSON, its answer as the reply names it. */
+static void shot_line(const struct tlr_shot *shot, char *out, size_t cap)
+{
+    char text[1024], *at = text, letter = 0;
+    snprintf(text, sizeof text, "%s", shot->prompt + strlen("Question: "));
+    const char *open = strrchr(shot->reply, '(');
+    ck_assert_int_eq(sscanf(open, "(%c).", &letter), 1);
+    char *question = at;
+    at = strstr(at, "\nChoices:\n");
+    ck_assert_ptr_nonnull(at);
+    *at = '\0';
+    at += strlen("\nChoices:\n");
+    char *choice[5];
+    for (int i = 0; i < 5; i++) {
+        ck_assert_int_eq(at[0], 'A' + i);
+        choice[i] = at + 3;
+        at = strchr(at, '\n');
+        *at++ = '\0';
+    }
+    snprintf(out, cap,
+             "{\"question\": \"%s\", \"choices\": {\"label\": [\"A\", \"B\", "
+             "\"C\", \"D\", \"E\"], \"text\": [\"%s\", \"%s\", \"%s\", \"%s\", "
+             "\"%s\"]}, \"answerKey\": \"%c\"}\n",
+             question, choice[0], choice[1], choice[2], choice[3], choice[4],
+             letter - 'a' + 'A');
+}
+
+START_TEST(worked_examples_look_like_questions)
+{
+    int n, letters = 0;
+    const struct tlr_shot *shots = tlr_task_shots(TLR_TASK_CSQA, &n);
+    ck_assert_int_eq(n, TLR_SHOTS_MAX);
+    for (int i = 0; i < n; i++) {
+        struct tlr_items items;
+        struct tlr_err err = TLR_ERR_INIT;
+        char line[2048];
+        shot_line(&shots[i], line, sizeof line);
+        ck_assert_msg(!tlr_items_read(&items, TLR_TASK_CSQA,
+                                      spill(line, strlen(line)), 0, &err), "%s",
+                      err.text);
+        const struct tlr_item *item = &items.items[0];
+        ck_assert_str_eq(item->prompt, shots[i].prompt);
+        ck_assert(tlr_item_right(item, TLR_TASK_CSQA, shots[i].reply,
+                                 strlen(shots[i].reply), true));
+        letters |= 1 << (item->answer[0] - 'A');
+        tlr_items_clear(&items);
+    }
+    ck_assert_int_eq(letters, 31); /* each letter is the answer once */
+    tlr_task_shots(TLR_TASK_GSM8K, &n);
+    ck_assert_int_eq(n, 0);
+}
+END_TEST
+
+START_TEST(worked_examples_are_earlier_turns)
+{
+    struct tlr_err err = TLR_ERR_INIT;
+    struct tlr_model *m = tiny_model(TLR_Q8);
+    char prompt[] = "Question: q?";
+    struct tlr_item item = {.prompt = prompt};
+    struct tlr_ids ids = {0}, want = {0};
+    int n;
+    const struct tlr_shot *shots = tlr_task_shots(TLR_TASK_CSQA, &n);
+    char text[8192];
+    size_t n_shared, len;
+    for (int k = 0; k <= 2; k++) {
+        len = 0;
+        for (int i = 0; i < k; i++) {
+            len += (size_t)snprintf(
+                text + len, sizeof text - len,
+                "<|im_start|>user\n%s<|im_end|>\n<|im_start|>assistant\n%s"
+                "<|im_end|>\n", shots[i].prompt, shots[i].reply);
+        }
+        want.n = ids.n = 0;
+        ck_assert(!tlr_encode(tlr_model_tokenizer(m), text, len,
+                              TLR_ENCODE_SPECIAL, &want, &err));
+        size_t before = want.n;
+        snprintf(text, sizeof text,
+                 "<|im_start|>user\n%s<|im_end|>\n<|im_start|>assistant\n",
+                 item.prompt);
+        ck_assert(!tlr_encode(tlr_model_tokenizer(m), text, strlen(text),
+                              TLR_ENCODE_SPECIAL, &want, &err));
+        ck_assert_msg(!tlr_task_encode(m, TLR_TASK_CSQA, k, false, &item, &ids,
+                                       &n_shared, &err), "%s", err.text);
+        ck_assert_uint_eq(n_shared, before);
+        ck_assert_uint_eq(ids.n, want.n);
+        ck_assert_mem_eq(ids.ids, want.ids, want.n * sizeof *want.ids);
+    }
+    ids.n = 0;
+    ck_assert(!tlr_task_encode(m, TLR_TASK_CSQA, 1, true, &item, &ids, NULL,
+                               &err));
+    len = 0;
+    for (size_t i = 0; i < ids.n; i++) {
+        struct tlr_bytes b = tlr_token_bytes(tlr_model_tokenizer(m), ids.ids[i]);
+        memcpy(text + len, b.ptr, b.len);
+        len += b.len;
+    }
+    text[len] = '\0';
+    char plain[2048];
+    snprintf(plain, sizeof plain, "%s %s\n\n%s", shots[0].prompt,
+             shots[0].reply, item.prompt);
+    ck_assert_str_eq(text, plain);
+    tlr_ids_clear(&ids);
+    tlr_ids_clear(&want);
+    tlr_model_close(m);
+}
+END_TEST
+
 START_TEST(names)
 {
     for (int i = 0; i <= TLR_TASK_LM; i++) {
@@ -290,6 +400,8 @@ Suite *suite_task(void)
     tcase_add_test(t, long_lines_are_refused);
     tcase_add_test(t, text_is_cut_at_empty_lines);
     tcase_add_test(t, memory_may_run_out);
+    tcase_add_test(t, worked_examples_look_like_questions);
+    tcase_add_test(t, worked_examples_are_earlier_turns);
     tcase_add_test(t, names);
     suite_add_tcase(s, t);
     return s;
