@@ -16,7 +16,7 @@
 
 struct train_args {
     const char *dataset, *out, *policy, *loss, *model, *pos_weight;
-    double lr, decay, dropout, tie_weight, valid;
+    double lr, decay, dropout, tie_weight, unlikely, valid;
     int64_t batch, epochs, patience, hidden, seed, threads;
     bool raw, fresh, json;
 };
@@ -67,6 +67,10 @@ static const struct cli_option options[] = {
       .help = "weight of the positions of mixed chains where asking changes "
               "nothing, beside 1 of the others: what a question costs",
       .fallback = "0.1", .min = 0, .max = 1e6 },
+    { .name = "unlikely", .kind = CLI_REAL, AT(unlikely), .value = "P",
+      .help = "of mixed chains: ask where the large model gives the small "
+              "one's token less than the probability P; 0: the labels of the "
+              "dataset", .fallback = "0", .min = 0, .max = 1 },
     { .name = "valid", .kind = CLI_REAL, AT(valid), .value = "SHARE",
       .help = "share of the questions held out", .fallback = "0.15",
       .min = 0.001, .max = 0.999 },
@@ -129,6 +133,7 @@ static int fill_options(struct tlr_train_options *o, const struct train_args *a,
     o->dropout = a->dropout;
     o->n_hidden = a->hidden != CLI_NO_INT ? (uint32_t)a->hidden : 0;
     o->tie_weight = a->tie_weight;
+    o->unlikely = a->unlikely;
     o->valid = a->valid;
     o->standardise = !a->raw;
     o->seed = (uint64_t)a->seed;

@@ -32,8 +32,9 @@ struct tlr_row {
     uint8_t what;     /* enum tlr_label_case */
     uint16_t round;   /* of labelling, 0 the first */
     float weight;     /* of the row in the loss, >= 0 */
-    float p_slm, p_llm; /* probability of the gold token under each model;
-                           p_llm NaN where it is not known (deferral needs it) */
+    float p_slm, p_llm; /* probability of the gold token, in mixed chains of the
+                           small model's, under each model; p_llm NaN where it
+                           is not known (deferral needs it) */
     struct tlr_signals signals;
     float features[TLR_N_FEATURES];
 };

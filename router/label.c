@@ -37,9 +37,10 @@ void tlr_labeller_clear(struct tlr_labeller *l)
     tlr_ids_clear(&l->ids);
     tlr_ids_clear(&l->reply);
     tlr_free(l->llm);
+    tlr_free(l->want);
     tlr_free(l->p_llm);
     tlr_free(l->text);
-    l->llm = NULL;
+    l->llm = l->want = NULL;
     l->p_llm = NULL;
     l->text = NULL;
     l->cap = l->text_cap = 0;
@@ -54,8 +55,10 @@ static int make_room(struct tlr_labeller *l, struct tlr_label_rows *out,
         tlr_free(l->p_llm);
         l->cap = 0;
         l->llm = tlr_calloc(n, sizeof *l->llm);
+        tlr_free(l->want);
+        l->want = tlr_calloc(n, sizeof *l->want);
         l->p_llm = tlr_calloc(n, sizeof *l->p_llm);
-        if (!l->llm || !l->p_llm) {
+        if (!l->llm || !l->want || !l->p_llm) {
             return tlr_err_nomem(err, "labels", n * sizeof *l->llm);
         }
         l->cap = n;
@@ -142,9 +145,18 @@ static int ask_everywhere(struct tlr_labeller *l, struct tlr_label_rows *out,
 {
     const int32_t *ids = l->ids.ids;
     size_t first = l->n_prompt - 1;
+    for (uint32_t i = 0; i < out->n; i++) {
+        struct tlr_row *row = &out->rows[i];
+        /* Nothing is gold in a mixed chain: there the small model's own token is
+         * the one whose likelihood says something. */
+        if (l->options->mixed_chains) {
+            row->p_slm = row->signals.max_prob;
+        }
+        l->want[i] = l->options->mixed_chains ? row->slm : row->gold;
+    }
     int rc = tlr_expert_score_each(l->expert, ids, l->ids.n - 1, first,
-                                   tlr_model_n_ids(l->slm), ids + first + 1,
-                                   l->llm, l->p_llm, err);
+                                   tlr_model_n_ids(l->slm), l->want, l->llm,
+                                   l->p_llm, err);
     for (uint32_t i = 0; i < out->n && !rc; i++) {
         out->rows[i].llm = l->llm[i];
         out->rows[i].p_llm = l->p_llm[i];

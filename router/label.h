@@ -94,7 +94,7 @@ struct tlr_labeller {
                                 that the session has in one piece */
     size_t n_prompt;
     struct tlr_ids reply; /* a completion */
-    int32_t *llm;
+    int32_t *llm, *want;
     float *p_llm;
     size_t cap;
     char *text;

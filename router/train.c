@@ -59,7 +59,7 @@ static int check_options(const struct tlr_train_options *o, struct tlr_err *err)
                            "--loss bce or bt with mlp and mlp+ only");
     if (!(o->lr > 0) || !(o->decay >= 0) || !(o->dropout >= 0) ||
         !(o->dropout < 1) || !(o->pos_weight >= 0) ||
-        !(o->tie_weight >= 0) || !(o->valid > 0) ||
+        !(o->tie_weight >= 0) || !(o->unlikely >= 0) || !(o->valid > 0) ||
         !(o->valid < 1) || o->batch < 2 || o->epochs < 1)
         return tlr_err_set(err, TLR_EUSAGE,
                            "training options out of range: lr > 0, decay >= 0, "
@@ -75,12 +75,12 @@ static void name_run(struct run *r)
     const struct tlr_dataset_info *info = tlr_dataset_info(r->data.d);
     snprintf(r->name, sizeof r->name,
              "data %016llx %016llx %08x, %s loss %d, lr %g decay %g dropout %g "
-             "weight %g tie %g valid %g batch %u epochs %u patience %u hidden %u "
+             "weight %g tie %g unlikely %g valid %g batch %u epochs %u patience %u hidden %u "
              "standardise %d constant %d seed %llu",
              (unsigned long long)info->fingerprint,
              (unsigned long long)info->source, tlr_dataset_digest(r->data.d),
              tlr_policy_name(o->kind), (int)o->loss, o->lr, o->decay,
-             o->dropout, o->pos_weight, o->tie_weight, o->valid, o->batch, o->epochs,
+             o->dropout, o->pos_weight, o->tie_weight, o->unlikely, o->valid, o->batch, o->epochs,
              o->patience, o->n_hidden, o->standardise, o->constant_lr,
              (unsigned long long)o->seed);
 }

@@ -31,6 +31,10 @@ struct tlr_train_options {
     double lr, decay, dropout;
     double pos_weight; /* of the label-1 rows; 0: rows of label 0 over rows of 1 */
     double tie_weight; /* of rows of TLR_CASE_TIE, beside the others' 1 */
+    /* Not 0: the label is "ask" where the large model gives the small one's token
+     * less than this probability, whatever the dataset's labels say.  For mixed
+     * chains, whose p_llm is that of the small model's token. */
+    double unlikely;
     double valid;      /* share of the groups held out, in (0, 1) */
     uint32_t batch, epochs;
     uint32_t patience; /* epochs without a better validation loss */

@@ -57,6 +57,18 @@ static int choose_groups(struct tlr_train_data *t, double share, uint64_t seed,
     return rc;
 }
 
+void tlr_train_row(const struct tlr_train_data *data, uint64_t i,
+                   struct tlr_row *out)
+{
+    tlr_dataset_row(data->d, i, out);
+    if (data->unlikely > 0) {
+        bool knows = !isnan(out->p_llm);
+        out->label = !((double)out->p_llm < data->unlikely);
+        out->weight = knows;
+        out->what = knows ? TLR_CASE_SLM_RIGHT : TLR_CASE_OPEN;
+    }
+}
+
 double tlr_train_weight(const struct tlr_train_data *data,
                         const struct tlr_row *row)
 {
@@ -80,7 +92,7 @@ static void split_rows(struct tlr_train_data *t, enum tlr_loss_kind loss,
     *valid_ones = 0;
     for (uint64_t i = 0; i < n_rows; i++) {
         struct tlr_row row;
-        tlr_dataset_row(t->d, i, &row);
+        tlr_train_row(t, i, &row);
         if (is_held[row.group])
             t->held[t->n_held++] = i;
         if (!has_target(t, &row, loss))
@@ -117,7 +129,7 @@ static int check_classes(const char *part, uint64_t n, double ones,
 static void read_inputs(const struct tlr_train_data *t, uint64_t i, float *x,
                         struct tlr_row *row)
 {
-    tlr_dataset_row(t->d, i, row);
+    tlr_train_row(t, i, row);
     tlr_dataset_hidden(t->d, i, x);
     memcpy(x + t->dim, row->features, t->n_features * sizeof *x);
 }
@@ -181,6 +193,7 @@ int tlr_train_data_new(struct tlr_train_data *out, const struct tlr_dataset *d,
     out->d = d;
     out->dim = info->dim;
     out->tie_weight = o->tie_weight;
+    out->unlikely = o->unlikely;
     out->n_features = o->kind == TLR_POLICY_MLP_PLUS ? TLR_N_FEATURES : 0;
     out->n_in = out->dim + out->n_features;
     uint8_t *is_held = tlr_calloc(info->n_groups, 1);

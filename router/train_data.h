@@ -13,7 +13,7 @@ struct tlr_train_data {
     uint64_t *valid, n_valid; /* those of them that have a target */
     uint32_t n_groups_valid;
     double train_ones;        /* labels 1 among the training rows */
-    double tie_weight;        /* tlr_train_options */
+    double tie_weight, unlikely; /* tlr_train_options */
     float *mean, *scale;      /* [n_in] of the inputs: x' = (x - mean) scale */
 };
 
@@ -28,6 +28,11 @@ void tlr_train_data_clear(struct tlr_train_data *data);
 void tlr_train_load(const struct tlr_train_data *data, struct tlr_pool *pool,
                     const uint64_t *rows, uint32_t n, bool normalised,
                     float *x, struct tlr_target *targets);
+
+/* Row i with the label and the weight that it is trained with: tlr_train_options'
+ * unlikely makes both anew. */
+void tlr_train_row(const struct tlr_train_data *data, uint64_t i,
+                   struct tlr_row *out);
 
 /* What a row weighs in the loss. */
 double tlr_train_weight(const struct tlr_train_data *data,

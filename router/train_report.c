@@ -47,7 +47,7 @@ static size_t score_rows(struct judge *j, enum tlr_policy_kind kind,
         if (!all && !has_target)
             continue;
         struct tlr_row row;
-        tlr_dataset_row(j->data->d, at, &row);
+        tlr_train_row(j->data, at, &row);
         j->scored[n].score =
             is_router ? (float)(1 / (1 + exp(-(j->slope * j->z[i] + j->shift))))
                       : signal_trust(kind, &row);
@@ -111,7 +111,7 @@ static void fit(struct judge *j, const struct tlr_train_options *o,
         if (j->data->held[i] != j->data->valid[v])
             continue;
         struct tlr_row row;
-        tlr_dataset_row(j->data->d, j->data->held[i], &row);
+        tlr_train_row(j->data, j->data->held[i], &row);
         j->targets[v].weight = (float)tlr_train_weight(j->data, &row);
         j->targets[v].label = row.label;
         j->valid_z[v++] = j->z[i];

@@ -5,6 +5,25 @@
 #include <stdio.h>
 #include <string.h>
 
+/* The rows of the pairs in enum rows_flaw. */
+static void deviate(struct tlr_row *row, uint32_t r, enum rows_flaw flaw)
+{
+    bool keep = row->label, tie = keep && r % 2;
+    if (tie && flaw == ROWS_TIES && row->what != TLR_CASE_OPEN)
+        row->what = TLR_CASE_TIE;
+    if (tie && flaw == ROWS_TIES_TOLD)
+        row->weight *= 0.25f;
+    if (flaw == ROWS_UNLIKELY || flaw == ROWS_UNLIKELY_TOLD) {
+        row->p_llm = r % 7 == 6 ? NAN : keep ? 0.0101f : 0.0099f;
+        row->weight = r % 7 == 6 ? 0 : 1;
+    }
+    if (flaw == ROWS_UNLIKELY) {
+        row->label = r % 3 == 0;
+        row->weight = 3;
+        row->what = TLR_CASE_TIE;
+    }
+}
+
 void rows_make(uint32_t g, enum rows_flaw flaw, struct tlr_row *rows,
                float *hidden)
 {
@@ -29,6 +48,7 @@ void rows_make(uint32_t g, enum rows_flaw flaw, struct tlr_row *rows,
         row->weight = 1 + 0.5f * (float)(r % 2);
         row->p_slm = (float)(1 / (1 + exp(-s)));
         row->p_llm = flaw == ROWS_NO_P_LLM || r % 5 == 4 ? NAN : 0.6f;
+        deviate(row, r, flaw);
         float doubt = tlr_rng_normal(&rng);
         row->signals = (struct tlr_signals){
             .entropy = fabsf(doubt - (float)keep), .max_prob = 0.3f + 0.4f * (float)keep,

@@ -206,6 +206,34 @@ START_TEST(the_best_weights_are_restored)
 }
 END_TEST
 
+/* Ties weigh what they are told; labels are made anew of likelihoods. */
+START_TEST(labels_and_weights_are_made_as_told)
+{
+    static const enum rows_flaw pairs[][2] = {
+        { ROWS_TIES, ROWS_TIES_TOLD }, { ROWS_UNLIKELY, ROWS_UNLIKELY_TOLD } };
+    for (int p = 0; p < 2; p++) {
+        struct tlr_train_options o;
+        struct outcome out[3];
+        small_options(&o, TLR_POLICY_MLP);
+        o.tie_weight = 0.25;
+        for (int i = 0; i < 3; i++) {
+            struct tlr_err err = TLR_ERR_INIT;
+            enum rows_flaw flaw = i < 2 ? pairs[p][i] : pairs[p][0];
+            o.unlikely = p == 1 && i == 0 ? 0.01 : 0;
+            if (i == 2)
+                o.tie_weight = 1;
+            ck_assert_msg(!train_on(rows_write("told.tlrd", flaw), &o, &out[i],
+                                    &err), "%s", err.text);
+        }
+        assert_same(&out[0], &out[1]);
+        ck_assert(out[0].report.auroc == out[1].report.auroc);
+        ck_assert(out[0].w.b2 != out[2].w.b2); /* both options matter */
+        for (int i = 0; i < 3; i++)
+            tlr_router_weights_clear(&out[i].w);
+    }
+}
+END_TEST
+
 START_TEST(questions_are_split_whole)
 {
     struct tlr_train_options o;
@@ -306,6 +334,7 @@ Suite *suite_train(void)
     tcase_add_test(c, it_learns_and_says_how_well);
     tcase_add_test(c, class_weights_leave_probabilities_calibrated);
     tcase_add_test(c, the_best_weights_are_restored);
+    tcase_add_test(c, labels_and_weights_are_made_as_told);
     tcase_add_test(c, questions_are_split_whole);
     tcase_add_test(c, data_that_cannot_teach_is_refused);
     tcase_add_test(c, options_out_of_range_are_refused);
