@@ -399,11 +399,12 @@ START_TEST(test_lm)
         ck_assert_uint_le(r.outcomes[k].n_asked, r.outcomes[k].n_tok);
     ck_assert_uint_le(r.outcomes[2].n_asked, r.outcomes[3].n_asked);
     /* the large model's own number, by the engine */
-    struct tlr_session_options o = {.cpu_level = (int)tlr_test_cpu_level()};
+    struct tlr_session_options options = {.cpu_level =
+                                              (int)tlr_test_cpu_level()};
     struct tlr_session *s = NULL;
     struct tlr_ids ids = {0};
     double nll = 0;
-    ck_assert(!tlr_session_new(&s, r.llm, &o, &err));
+    ck_assert(!tlr_session_new(&s, r.llm, &options, &err));
     ck_assert(!tlr_task_encode(r.slm, TLR_TASK_LM, 0, true, &text.items[0], &ids,
                                NULL, &err));
     ck_assert_uint_eq(ids.n, always->n_judged + 1);
