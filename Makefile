@@ -118,7 +118,7 @@ endif
 # ---- tests -----------------------------------------------------------------
 # SKIP_ROOMS="real ..." leaves rooms out: 640 tokens under a sanitizer take long.
 TEST_ROOMS := $(filter-out $(SKIP_ROOMS),$(patsubst tests/%/suites.inc,%,$(wildcard tests/*/suites.inc)))
-test-net: check-net ## the network room alone: wire formats, failing servers, a real one where installed
+test-net: check-net ## the network room alone: wire formats and failing servers
 .PHONY: test-net
 
 # Random models serve other rooms too.

@@ -74,6 +74,11 @@ static int read_reply(struct tlr_net_slot *s)
     struct tlr_bytes body = {(const uint8_t *)c->reply.ptr, c->reply.n};
     tlr_net_answer_begin(&s->answer);
     rc = tlr_net_parse(tlr_net_api(n->kind), body, &s->answer, &why);
+    if (!rc && s->by_text) { /* its ids, if any, are of another vocabulary */
+        s->answer.n_ids = -1;
+        if (!s->answer.has_text)
+            rc = tlr_err_set(&why, TLR_EFORMAT, "reply: expected a text");
+    }
     if (!rc && !is_model(n, s->answer.model))
         rc = tlr_err_set(&why, TLR_EMISMATCH,
                          "reply: expected one of model %s, found one of %s",
@@ -118,6 +123,8 @@ static void note_end(struct tlr_net_slot *s, bool is_good)
                      tlr_now_ns());
     s->is_trial = false;
     n->account.n_failed += !is_good;
+    if (!is_good)
+        snprintf(n->failure, sizeof n->failure, "%.250s", c->err.text);
     if (is_good) {
         n->n_good++;
         n->account.reply_tok += (uint64_t)(s->is_warm ? 0 : s->n_ids);
@@ -291,22 +298,25 @@ static int pass_breaker(struct tlr_net *n, bool *is_trial, struct tlr_err *err)
     uint64_t now = tlr_now_ns(), until = 0;
     pthread_mutex_lock(&n->lock);
     bool allows = tlr_breaker_allows(&n->breaker, now, is_trial);
+    char why[sizeof n->failure];
     until = n->breaker.until_ns;
+    snprintf(why, sizeof why, "%s", n->failure);
     pthread_mutex_unlock(&n->lock);
     if (!allows)
-        return tlr_err_set(err, TLR_EIO, "%s: failed several times; it is left "
-                           "alone for %.1f s more", n->url.base,
+        return tlr_err_set(err, TLR_EIO, "%s; left alone for %.1f s more", why,
                            until > now ? (double)(until - now) * 1e-9 : 0);
-    int rc = tlr_net_connect(n, err);
+    struct tlr_err cause = TLR_ERR_INIT;
+    int rc = tlr_net_connect(n, &cause);
     if (rc) {
         pthread_mutex_lock(&n->lock);
+        snprintf(n->failure, sizeof n->failure, "%.250s", cause.text);
         if (rc == TLR_ECANCELLED)
             tlr_breaker_forget(&n->breaker);
         else
             tlr_breaker_note(&n->breaker, false, (double)NAN, tlr_now_ns());
         pthread_mutex_unlock(&n->lock);
     }
-    return rc;
+    return rc ? tlr_err_set(err, rc, "%s", cause.text) : 0;
 }
 
 static int begin(struct tlr_net *n, const int32_t *ids, size_t n_ids, int n_tok,

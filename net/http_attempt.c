@@ -77,6 +77,18 @@ static size_t take_header(char *line, size_t size, size_t n, void *ctx)
 
 /* ---- what goes out ---- */
 
+/* Counts what leaves: sizes only, the bytes hold the key. */
+static int count_sent(CURL *easy, curl_infotype type, char *data, size_t n,
+                      void *ctx)
+{
+    struct tlr_http_state *s = ctx;
+    (void)easy;
+    (void)data;
+    if (type == CURLINFO_HEADER_OUT || type == CURLINFO_DATA_OUT)
+        s->call->sent_bytes += n;
+    return 0;
+}
+
 static long ms_left(const struct tlr_http_call *c)
 {
     uint64_t now = tlr_now_ns();
@@ -126,6 +138,9 @@ static int set_request(struct tlr_http *h, struct tlr_http_state *s)
     curl_easy_setopt(s->easy, CURLOPT_HEADERFUNCTION, take_header);
     curl_easy_setopt(s->easy, CURLOPT_HEADERDATA, s);
     curl_easy_setopt(s->easy, CURLOPT_PRIVATE, s);
+    curl_easy_setopt(s->easy, CURLOPT_DEBUGFUNCTION, count_sent);
+    curl_easy_setopt(s->easy, CURLOPT_DEBUGDATA, s);
+    curl_easy_setopt(s->easy, CURLOPT_VERBOSE, 1L); /* to count_sent alone */
     if (c->is_post) {
         curl_easy_setopt(s->easy, CURLOPT_POST, 1L);
         curl_easy_setopt(s->easy, CURLOPT_POSTFIELDS, c->body.ptr);
@@ -187,14 +202,11 @@ void tlr_attempt_account(struct tlr_http_state *s)
 {
     struct tlr_http_call *c = s->call;
     CURL *e = s->easy;
-    long n = 0, headers = 0;
+    long n = 0;
     uint64_t sent = info_ns(e, CURLINFO_PRETRANSFER_TIME_T);
     uint64_t first = info_ns(e, CURLINFO_STARTTRANSFER_TIME_T);
     curl_easy_getinfo(e, CURLINFO_NUM_CONNECTS, &n);
     c->n_connects += n > 0 ? (uint64_t)n : 0;
-    curl_easy_getinfo(e, CURLINFO_REQUEST_SIZE, &headers);
-    c->sent_bytes += (uint64_t)(headers > 0 ? headers : 0) +
-                     info_bytes(e, CURLINFO_SIZE_UPLOAD_T);
     curl_easy_getinfo(e, CURLINFO_RESPONSE_CODE, &c->status);
     c->received_bytes +=
         s->header_bytes + info_bytes(e, CURLINFO_SIZE_DOWNLOAD_T);

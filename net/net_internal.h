@@ -61,7 +61,7 @@ struct tlr_net {
     struct tlr_expert_account account;
     uint64_t round_trip_ns; /* shortest seen; 0: none */
     uint64_t last_ticket, n_good;
-    double retry_after_s;
+    char failure[300]; /* why an ask failed last */
     struct tlr_net_slot slots[TLR_NET_SLOTS];
 };
 

@@ -52,7 +52,6 @@ static int fetch(struct tlr_net *n, const char *path, bool is_post,
     if (c->code || c->status == 401 || c->status == 403 || c->status == 429 ||
         c->status > 501) {
         rc = tlr_net_check_reply(n, c);
-        n->retry_after_s = c->retry_after_s;
         return tlr_err_set(err, rc, "%s", c->err.text);
     }
     struct tlr_bytes body = {(const uint8_t *)c->reply.ptr, c->reply.n};
@@ -238,20 +237,32 @@ static bool is_same(const struct tlr_net *n, const struct tlr_ids *ours,
     return true;
 }
 
+/* A token as a server shows it: no end of text, no stray bytes. */
+static void put_shown(const struct tlr_net *n, int32_t id,
+                      struct tlr_utf8_stream *utf8, struct tlr_buf *out)
+{
+    char text[3 * (TLR_TOKEN_MAX_BYTES + 4)];
+    size_t len = 0;
+    if (tlr_token_is_special(n->seam.tok, id) ||
+        (n->seam.gen && tlr_generation_is_eos(n->seam.gen, id)))
+        return;
+    tlr_utf8_stream_push(utf8, tlr_token_bytes(n->seam.tok, id), false, text,
+                         &len);
+    tlr_buf_put(out, text, len);
+}
+
 /* Without a page that cuts text: ids and text of an answer must tell the same. */
 static int compare_answer(struct tlr_net *n, bool *same, struct tlr_err *err)
 {
     enum { N_TOK = 8 };
     struct tlr_net_answer a = {0};
     struct tlr_buf ours = {0};
+    struct tlr_utf8_stream utf8 = {{0}, 0};
     bool ok;
     int rc = try_format(n, n->kind, false, false, N_TOK, &a, &ok, err);
     *same = !rc && ok && a.n_ids > 0 && a.has_text && a.text.n > 0;
-    for (int i = 0; *same && i < a.n_ids; i++) {
-        struct tlr_bytes b = tlr_token_bytes(n->seam.tok, a.ids[i]);
-        if (!tlr_token_is_special(n->seam.tok, a.ids[i]))
-            tlr_buf_put(&ours, b.ptr, b.len);
-    }
+    for (int i = 0; *same && i < a.n_ids; i++)
+        put_shown(n, a.ids[i], &utf8, &ours);
     /* The last character may be torn. */
     size_t len = ours.n < a.text.n ? ours.n : a.text.n;
     len -= len > 3 ? 3 : 0;
@@ -298,7 +309,6 @@ int tlr_net_probe(struct tlr_net *n, struct tlr_err *err)
     bool is_auto = n->kind == TLR_NET_AUTO;
     enum tlr_net_api_kind kind = n->kind, named = TLR_NET_AUTO;
     int rc = 0;
-    n->retry_after_s = 0;
     if (is_auto || kind == TLR_NET_VLLM || kind == TLR_NET_OPENAI)
         rc = list_models(n, &named, err);
     if (!rc && is_auto) {

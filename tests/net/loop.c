@@ -45,6 +45,7 @@ struct loop_result loop_run(const struct loop *l, struct tlr_expert *e,
         struct tlr_joint_token t;
         ck_assert_msg(!tlr_joint_next(j, &t, &err), "%s", err.text);
         r.ids[i] = t.id;
+        r.by[i] = t.is_llm ? 'L' : t.is_failed ? 'F' : 's';
     }
     r.totals = tlr_joint_read(j);
     snprintf(r.failure, sizeof r.failure, "%.500s", tlr_joint_failure(j));
@@ -53,14 +54,16 @@ struct loop_result loop_run(const struct loop *l, struct tlr_expert *e,
     return r;
 }
 
-void loop_same(const struct loop_result *a, const struct loop_result *b)
+void loop_same(const struct loop_result *got, const struct loop_result *want)
 {
     for (int i = 0; i < LOOP_TOK; i++)
-        ck_assert_msg(a->ids[i] == b->ids[i], "token %d: %d and %d; %s", i,
-                      (int)a->ids[i], (int)b->ids[i], a->failure);
-    ck_assert_uint_eq(a->totals.n_asked, b->totals.n_asked);
-    ck_assert_msg(a->totals.n_llm == b->totals.n_llm, "%s", a->failure);
-    ck_assert_uint_eq(a->totals.n_failed, b->totals.n_failed);
+        ck_assert_msg(got->ids[i] == want->ids[i] && got->by[i] == want->by[i],
+                      "token %d: %d by %s, expected %d by %s; %s", i,
+                      (int)got->ids[i], got->by, (int)want->ids[i], want->by,
+                      got->failure);
+    ck_assert_uint_eq(got->totals.n_asked, want->totals.n_asked);
+    ck_assert_uint_eq(got->totals.n_llm, want->totals.n_llm);
+    ck_assert_uint_eq(got->totals.n_failed, want->totals.n_failed);
 }
 
 struct tlr_net_options loop_options(const struct server *s)

@@ -21,13 +21,14 @@ void loop_close(struct loop *l);
 
 struct loop_result {
     int32_t ids[LOOP_TOK];
+    char by[LOOP_TOK + 1]; /* who wrote it: L, s, or F where an ask failed */
     struct tlr_joint_totals totals;
     char failure[512];
 };
 /* Half of the tokens are asked for.  calls: of tlr_speculation, 0 is serial. */
 struct loop_result loop_run(const struct loop *l, struct tlr_expert *e,
                             double calls);
-void loop_same(const struct loop_result *a, const struct loop_result *b);
+void loop_same(const struct loop_result *got, const struct loop_result *want);
 
 /* A net on the server with short times, and an expert on it. */
 struct tlr_net_options loop_options(const struct server *s);
