@@ -156,10 +156,20 @@ test-arm: ## install what is missing, build the tests for arm64 and run them und
 check-cli: $(BUILD)/tlr
 	sh tests/cli/run.sh $(BUILD)/tlr
 
-check-serve: $(BUILD)/tlr
-	python3 tests/serve/run.py $(BUILD)/tlr
+# The official clients of OpenAI, from the registries, for these tests alone.
+clients: build/clients/python build/clients/node_modules ## fetch OpenAI's clients into build/clients, for check-serve
+build/clients/python:
+	python3 -m pip install --quiet --disable-pip-version-check --target $@ openai
+build/clients/node_modules:
+	@mkdir -p $(@D)
+	! command -v npm >/dev/null || npm install --silent --no-audit --no-fund --prefix $(@D) openai
 
-test-web: tlr ## the page of tlr serve in headless Chromium (needs chromium, chromedriver, make pair)
+check-serve: $(BUILD)/tlr
+	PYTHONPATH=build/clients/python python3 tests/serve/run.py $(BUILD)/tlr
+
+test-web: ## install what is missing, make the pair, try the page of tlr serve in headless Chromium
+	@sh scripts/install-deps.sh web || echo "tests that need chromium are skipped" >&2
+	@$(MAKE) --no-print-directory pair
 	python3 tests/web/run.py ./tlr
 
 # Every fuzz target also replays its corpus without a fuzzer.
@@ -277,6 +287,6 @@ clean: ## remove what make built (models stay)
 help: ## this list
 	@grep -hE '^[a-z][a-z-]*:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 14
 
-.PHONY: FORCE all bench-peers bench-quality bench-escalate profile check check-rooms check-cli check-serve check-replay test test-web test-arm fuzz fuzz-run lint demo pair install uninstall clean help
+.PHONY: FORCE all bench-peers bench-quality bench-escalate profile check check-rooms check-cli check-serve check-replay clients test test-web test-arm fuzz fuzz-run lint demo pair install uninstall clean help
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

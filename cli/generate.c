@@ -1,9 +1,4 @@
-/* generate.c - see generate.h.
- *
- * Stop strings are searched in the text and not in the ids, because a string
- * can be cut into tokens in many ways.  What could still become one waits: the
- * longest end of the text that begins a stop string is not sent yet.
- */
+/* generate.c - see generate.h.  What of the text is final, engine/text.h knows. */
 #include "cli/generate.h"
 
 #include <stdio.h>
@@ -24,65 +19,35 @@ const char *cli_finish_name(enum cli_finish f)
     return names[f];
 }
 
-static int text_reserve(struct cli_text *t, size_t need, struct tlr_err *err)
+/* Bytes from `from` on are by whoever wrote the last token.  A character that
+ * two tokens share is the second one's. */
+static int mark_text(struct cli_text *t, size_t from, bool is_llm,
+                     struct tlr_err *err)
 {
-    if (need <= t->cap)
-        return 0;
-    size_t cap = need + need / 2 + 256;
-    char *bytes = tlr_realloc(t->bytes, cap, 1);
-    t->bytes = bytes ? bytes : t->bytes;
-    bool *is_llm = tlr_realloc(t->is_llm, cap, sizeof *is_llm);
-    t->is_llm = is_llm ? is_llm : t->is_llm;
-    if (!bytes || !is_llm)
-        return tlr_err_nomem(err, "generated text", cap);
-    t->cap = cap;
+    if (t->cap < t->text.cap) {
+        bool *grown = tlr_realloc(t->is_llm, t->text.cap, sizeof *grown);
+        if (!grown)
+            return tlr_err_nomem(err, "generated text", t->text.cap);
+        t->is_llm = grown;
+        t->cap = t->text.cap;
+    }
+    for (size_t i = from; i < t->text.n; i++)
+        t->is_llm[i] = is_llm;
     return 0;
 }
 
-/* A character that two tokens share is the second one's. */
-static int text_add(struct cli_text *t, struct tlr_utf8_stream *utf8,
-                    struct tlr_bytes bytes, bool is_llm, bool flush,
-                    struct tlr_err *err)
+/* Stop strings as the text wants them; an empty one stops nothing. */
+static int list_stops(const struct cli_list *list,
+                      struct tlr_bytes stops[CLI_LIST_MAX])
 {
-    int rc = text_reserve(t, t->n + 3 * (bytes.len + 4) + 1, err);
-    if (rc)
-        return rc;
-    size_t n = 0;
-    tlr_utf8_stream_push(utf8, bytes, flush, t->bytes + t->n, &n);
-    for (size_t i = 0; i < n; i++)
-        t->is_llm[t->n + i] = is_llm;
-    t->n += n;
-    return 0;
-}
-
-/* Where the first stop string in text[from..] begins, SIZE_MAX if none does. */
-static size_t find_stop(const struct cli_text *t, const struct cli_list *stops)
-{
-    size_t found = SIZE_MAX;
-    for (int i = 0; stops && i < stops->n; i++) {
-        size_t len = strlen(stops->items[i]);
-        const char *at = len == 0 ? NULL
-                                  : memmem(t->bytes + t->sent, t->n - t->sent,
-                                           stops->items[i], len);
-        if (at && (size_t)(at - t->bytes) < found)
-            found = (size_t)(at - t->bytes);
+    int n = 0;
+    for (int i = 0; list && i < list->n; i++) {
+        size_t len = strlen(list->items[i]);
+        if (len > 0)
+            stops[n++] = (struct tlr_bytes){ (const uint8_t *)list->items[i],
+                                             len };
     }
-    return found;
-}
-
-/* How many bytes at the end of the text may become a stop string. */
-static size_t held_bytes(const struct cli_text *t, const struct cli_list *stops)
-{
-    size_t held = 0;
-    for (int i = 0; stops && i < stops->n; i++) {
-        size_t len = strlen(stops->items[i]), most = t->n - t->sent;
-        if (most >= len)
-            most = len > 0 ? len - 1 : 0;
-        for (size_t k = most; k > held; k--)
-            if (memcmp(t->bytes + t->n - k, stops->items[i], k) == 0)
-                held = k;
-    }
-    return held;
+    return n;
 }
 
 static void send(struct cli_generate *g, size_t upto)
@@ -93,7 +58,7 @@ static void send(struct cli_generate *g, size_t upto)
         size_t end = t->sent + 1;
         while (end < upto && t->is_llm[end] == is_llm)
             end++;
-        (is_llm ? cli_write_marked : cli_write)(t->bytes + t->sent,
+        (is_llm ? cli_write_marked : cli_write)(t->text.bytes + t->sent,
                                                 end - t->sent);
         t->sent = end;
         cli_flush();
@@ -103,28 +68,26 @@ static void send(struct cli_generate *g, size_t upto)
 }
 
 /* Adds the text of one token; true in *stopped when a stop string is complete. */
-static int add_token(struct cli_generate *g, struct tlr_utf8_stream *utf8,
-                     const struct tlr_joint_token *t, bool *stopped,
-                     struct tlr_err *err)
+static int add_token(struct cli_generate *g, const struct tlr_joint_token *t,
+                     bool *stopped, struct tlr_err *err)
 {
     const struct tlr_tokenizer *tok = tlr_model_tokenizer(g->model);
+    struct tlr_text *text = &g->text.text;
+    struct tlr_bytes stops[CLI_LIST_MAX];
+    size_t before = text->n;
     *stopped = false;
     int rc = tlr_ids_push(&g->ids, t->id, err);
     if (rc || tlr_token_is_special(tok, t->id))
         return rc;
-    rc = text_add(&g->text, utf8, tlr_token_bytes(tok, t->id), t->is_llm,
-                  false, err);
-    if (rc)
+    rc = tlr_text_push(text, tlr_token_bytes(tok, t->id), stops,
+                       list_stops(g->stops, stops), err);
+    if (rc < 0)
         return rc;
-    size_t at = find_stop(&g->text, g->stops);
-    if (at != SIZE_MAX) {
-        g->text.n = at;
-        send(g, at);
-        *stopped = true;
-        return 0;
-    }
-    send(g, g->text.n - held_bytes(&g->text, g->stops));
-    return 0;
+    *stopped = rc > 0;
+    rc = mark_text(&g->text, before, t->is_llm, err);
+    if (!rc)
+        send(g, text->n_final);
+    return rc;
 }
 
 static int prefill(struct cli_generate *g, struct tlr_err *err)
@@ -179,7 +142,7 @@ static void note_first(struct cli_generate *g)
 
 /* Tokens from j to the end of the text. */
 static int decode(struct cli_generate *g, struct tlr_joint *j,
-                  struct tlr_utf8_stream *utf8, struct tlr_err *err)
+                  struct tlr_err *err)
 {
     uint32_t n_ctx = tlr_session_options_used(g->session)->n_ctx;
     for (;;) {
@@ -202,7 +165,7 @@ static int decode(struct cli_generate *g, struct tlr_joint *j,
         if (tlr_generation_is_eos(g->generation, t.id))
             return 0;
         bool stopped;
-        rc = add_token(g, utf8, &t, &stopped, err);
+        rc = add_token(g, &t, &stopped, err);
         if (rc)
             return rc;
         g->pending = t.id;
@@ -218,8 +181,7 @@ static int decode(struct cli_generate *g, struct tlr_joint *j,
     }
 }
 
-static int route(struct cli_generate *g, struct tlr_utf8_stream *utf8,
-                 struct tlr_err *err)
+static int route(struct cli_generate *g, struct tlr_err *err)
 {
     struct tlr_joint_options o = { .mode = TLR_SMALL_ONLY };
     struct tlr_joint *j = NULL;
@@ -235,7 +197,7 @@ static int route(struct cli_generate *g, struct tlr_utf8_stream *utf8,
     if (rc)
         return rc;
     uint64_t begun = tlr_now_ns();
-    rc = decode(g, j, utf8, err);
+    rc = decode(g, j, err);
     g->decode_ms = tlr_ms_between(begun, tlr_now_ns());
     g->totals = tlr_joint_read(j);
     snprintf(g->llm_failure, sizeof g->llm_failure, "%s",
@@ -260,8 +222,6 @@ static int split_profile(struct cli_generate *g, struct tlr_err *err)
 
 int cli_generate(struct cli_generate *g, struct tlr_err *err)
 {
-    struct tlr_utf8_stream utf8 = { { 0 }, 0 };
-    struct tlr_bytes none = { NULL, 0 };
     g->pending = -1;
     g->finish = CLI_FINISH_STOP;
     int rc = g->profile ? tlr_profile_start(g->session, err) : 0;
@@ -271,14 +231,18 @@ int cli_generate(struct cli_generate *g, struct tlr_err *err)
         rc = split_profile(g, err);
     if (rc || g->finish == CLI_FINISH_CANCELLED)
         return rc;
-    rc = route(g, &utf8, err);
+    rc = route(g, err);
     if (g->profile)
         g->decode_profile = tlr_profile_read(g->session);
     if (g->is_cut)
         return rc;
     /* What waited for a character or a stop string to end is text after all. */
-    int rc_text = text_add(&g->text, &utf8, none, false, true, err);
-    send(g, g->text.n);
+    size_t before = g->text.text.n;
+    int rc_text = tlr_text_end(&g->text.text, err);
+    if (!rc_text)
+        rc_text = mark_text(&g->text, before, false, err);
+    if (!rc_text)
+        send(g, g->text.text.n);
     return rc ? rc : rc_text;
 }
 
@@ -287,7 +251,7 @@ void cli_generate_clear(struct cli_generate *g)
     tlr_ids_clear(&g->ids);
     tlr_free(g->prefill_ns);
     g->prefill_ns = NULL;
-    tlr_free(g->text.bytes);
+    tlr_text_clear(&g->text.text);
     tlr_free(g->text.is_llm);
     tlr_free(g->records.tokens);
     g->records = (struct cli_records){ 0 };

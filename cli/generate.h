@@ -9,17 +9,18 @@
 
 #include "cli/options.h"
 #include "engine/sampler.h"
+#include "engine/text.h"
 #include "engine/tlr.h"
 #include "router/decode.h"
 
 enum cli_finish { CLI_FINISH_STOP, CLI_FINISH_LENGTH, CLI_FINISH_CANCELLED };
 const char *cli_finish_name(enum cli_finish f);
 
-/* Text as it grows; `sent` bytes of it are final and have been handed on. */
+/* Text as it grows; `sent` bytes of it have been handed on. */
 struct cli_text {
-    char *bytes;
-    bool *is_llm; /* of each byte: the large model wrote it */
-    size_t n, cap, sent;
+    struct tlr_text text;
+    bool *is_llm; /* [cap] of each byte: the large model wrote it */
+    size_t cap, sent;
 };
 
 /* Every decision, the end-of-text token's included. */

@@ -147,9 +147,10 @@ static int print_json(const struct cli_generate *g,
                       struct tlr_err *err)
 {
     const struct tlr_session_options *o = tlr_session_options_used(g->session);
+    const struct tlr_text *text = &g->text.text;
     json_t *j = json_object();
-    cli_json_put(j, "text", cli_json_text(g->text.bytes ? g->text.bytes : "",
-                                          g->text.n));
+    cli_json_put(j, "text", cli_json_text(text->bytes ? text->bytes : "",
+                                          text->n));
     cli_json_put(j, "ids", ids_json(&g->ids));
     cli_json_put(j, "prompt_tokens", json_integer((json_int_t)g->n_prompt));
     cli_json_put(j, "completion_tokens", json_integer((json_int_t)g->ids.n));

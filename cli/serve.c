@@ -218,8 +218,6 @@ static int start(struct service *v, struct tlr_err *err)
     o.n_keys = v->n_keys;
     if (!rc)
         rc = cli_model_open(&v->model, a->model, true, err);
-    if (!rc && !tlr_model_tokenizer(v->model))
-        rc = cli_check_can_talk(v->model, a->model, true, err);
     o.limits.model = v->model;
     if (!rc)
         rc = choose_routing(v, &o.limits, &o.scheduler.ahead, err);
@@ -242,11 +240,8 @@ static int announce(const struct service *v, struct tlr_err *err)
 {
     const struct serve_args *a = v->args;
     struct tlr_scheduler *s = tlr_server_scheduler(v->server);
-    struct tlr_memory mem;
+    struct tlr_memory mem = tlr_scheduler_memory(s);
     char text[3][24];
-    int rc = tlr_scheduler_memory(s, &mem, err);
-    if (rc)
-        return rc;
     bool is_v6 = strchr(a->host, ':') != NULL;
     cli_note("%s answers on http://%s%s%s:%u", v->name, is_v6 ? "[" : "",
              a->host, is_v6 ? "]" : "", (unsigned)tlr_server_port(v->server));
@@ -263,7 +258,7 @@ static int announce(const struct service *v, struct tlr_err *err)
     char port[8];
     int n = snprintf(port, sizeof port, "%u\n",
                      (unsigned)tlr_server_port(v->server));
-    rc = tlr_out_begin(&out, a->port_file, err);
+    int rc = tlr_out_begin(&out, a->port_file, err);
     if (!rc)
         rc = tlr_out_write(out, port, (size_t)n, err);
     if (rc) {

@@ -25,6 +25,19 @@ static int check_fits(const struct tlr_ids *ids,
                          (unsigned)limits->n_ctx);
 }
 
+/* A model of random weights has no tokenizer: ids only. */
+static int encode(struct tlr_ids *out, struct tlr_bytes text, unsigned flags,
+                  const char *name, const struct tlr_request_limits *limits,
+                  struct tlr_fault *f, struct tlr_err *err)
+{
+    const struct tlr_tokenizer *t = tlr_model_tokenizer(limits->model);
+    if (!t)
+        return tlr_fault_set(f, 400, "unsupported", name,
+                             "%s: the model has no tokenizer; give token ids",
+                             name);
+    return tlr_encode(t, (const char *)text.ptr, text.len, flags, out, err);
+}
+
 /* ---- messages ---- */
 
 static int role_of(const json_t *message, size_t i, enum tlr_role *role,
@@ -160,9 +173,10 @@ int tlr_prompt_text(struct tlr_ids *out, const json_t *root,
     v = *is_batch ? first : v;
     int rc;
     if (json_is_string(v))
-        rc = tlr_encode(tlr_model_tokenizer(limits->model),
-                        json_string_value(v), json_string_length(v),
-                        TLR_ENCODE_SPECIAL | TLR_ENCODE_BOS, out, err);
+        rc = encode(out,
+                    (struct tlr_bytes){(const uint8_t *)json_string_value(v),
+                                       json_string_length(v)},
+                    TLR_ENCODE_SPECIAL | TLR_ENCODE_BOS, name, limits, f, err);
     else if (json_is_array(v))
         rc = tlr_field_ids(v, name, tlr_model_n_ids(limits->model), out, f,
                            err);
@@ -192,11 +206,10 @@ static int tokenize(struct tlr_ids *out, const json_t *root,
     if (!rc)
         rc = tlr_field_bool(root, "add_special_tokens", &bos, f);
     return rc ? rc
-              : tlr_encode(tlr_model_tokenizer(limits->model),
-                           (const char *)text.ptr, text.len,
-                           TLR_ENCODE_SPECIAL |
-                               (bos ? (unsigned)TLR_ENCODE_BOS : 0u),
-                           out, err);
+              : encode(out, text,
+                       TLR_ENCODE_SPECIAL |
+                           (bos ? (unsigned)TLR_ENCODE_BOS : 0u),
+                       "prompt", limits, f, err);
 }
 
 int tlr_request_tokenize(struct tlr_ids *out, struct tlr_bytes body,

@@ -43,16 +43,23 @@ json_t *tlr_reply_ids(const struct tlr_job *j, size_t from, size_t to)
 
 /* ---- log-probabilities ---- */
 
+static struct tlr_bytes bytes_of(const struct tlr_reply *r, int32_t id)
+{
+    return r->tokenizer ? tlr_token_bytes(r->tokenizer, id)
+                        : (struct tlr_bytes){NULL, 0};
+}
+
 static json_t *token_text(const struct tlr_reply *r, int32_t id)
 {
-    struct tlr_bytes b = tlr_token_bytes(r->tokenizer, id);
-    return tlr_reply_text((const char *)b.ptr, b.len);
+    struct tlr_bytes b = bytes_of(r, id);
+    return b.len ? tlr_reply_text((const char *)b.ptr, b.len)
+                 : json_string("");
 }
 
 static json_t *chat_token(const struct tlr_reply *r, int32_t id, float logprob)
 {
     json_t *o = json_object(), *list = json_array();
-    struct tlr_bytes b = tlr_token_bytes(r->tokenizer, id);
+    struct tlr_bytes b = bytes_of(r, id);
     for (size_t i = 0; i < b.len; i++)
         json_array_append_new(list, json_integer(b.ptr[i]));
     json_object_set_new(o, "token", token_text(r, id));
@@ -174,8 +181,10 @@ static json_t *decision(const struct tlr_job *j, const struct tlr_job_token *t)
     size_t end = t->end < j->text.n ? t->end : j->text.n;
     size_t begin = t->begin < end ? t->begin : end;
     json_object_set_new(o, "id", json_integer(k->id));
-    json_object_set_new(o, "text", tlr_reply_text(j->text.bytes + begin,
-                                                  end - begin));
+    json_object_set_new(o, "text",
+                        end > begin ? tlr_reply_text(j->text.bytes + begin,
+                                                     end - begin)
+                                    : json_string(""));
     json_object_set_new(o, "from", json_string(k->is_llm ? "llm" : "slm"));
     json_object_set_new(o, "asked", json_boolean(k->is_asked));
     json_object_set_new(o, "failed", json_boolean(k->is_failed));

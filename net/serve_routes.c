@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 #include "net/serve_exchange.h"
+#include "net/serve_fields.h"
 #include "router/router.h"
 
 enum { METRICS_BYTES = 16384 };
@@ -157,6 +158,9 @@ static enum MHD_Result detokenize(struct tlr_exchange *x)
     struct tlr_err err = TLR_ERR_INIT;
     int rc = tlr_request_detokenize(&ids, body_of(x), &x->server->o.limits,
                                     &fault, &err);
+    if (!rc && !t)
+        rc = tlr_fault_set(&fault, 400, "unsupported", "tokens",
+                           "tokens: the model has no tokenizer");
     for (size_t i = 0; i < ids.n && !rc; i++) {
         struct tlr_bytes b = tlr_token_bytes(t, ids.ids[i]);
         rc = b.len ? tlr_buffer_add(&text, (const char *)b.ptr, b.len, &err)

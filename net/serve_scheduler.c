@@ -39,6 +39,7 @@ struct tlr_scheduler {
     struct tlr_metrics metrics;
     double mean_s; /* of the last requests, decaying; 0: none yet */
     uint64_t looked_ns;
+    struct tlr_memory memory; /* of all slots */
 };
 
 void tlr_scheduler_lock(struct tlr_scheduler *s)
@@ -417,6 +418,11 @@ static unsigned guess_retry(const struct tlr_scheduler *s)
     return wait < 1 ? 1 : wait > RETRY_MOST_S ? RETRY_MOST_S : (unsigned)wait;
 }
 
+struct tlr_memory tlr_scheduler_memory(const struct tlr_scheduler *s)
+{
+    return s->memory;
+}
+
 int tlr_scheduler_submit(struct tlr_scheduler *s, struct tlr_job *j,
                          unsigned *retry_s, struct tlr_err *err)
 {
@@ -478,10 +484,10 @@ tlr_scheduler_session_options(const struct tlr_scheduler *s)
     return tlr_session_options_used(s->slots[0].session);
 }
 
-int tlr_scheduler_memory(const struct tlr_scheduler *s, struct tlr_memory *out,
-                         struct tlr_err *err)
+/* While nothing runs yet. */
+static int count_memory(struct tlr_scheduler *s, struct tlr_err *err)
 {
-    memset(out, 0, sizeof *out);
+    struct tlr_memory *out = &s->memory;
     for (int i = 0; i < s->o.n_slots; i++) {
         struct tlr_memory one;
         int rc = tlr_session_estimate(
@@ -534,6 +540,7 @@ int tlr_scheduler_new(struct tlr_scheduler **out, const struct tlr_model *m,
                           sizeof(struct tlr_job *));
     int rc = s->queue ? open_slots(s, err)
                       : tlr_err_nomem(err, "queue", (unsigned)s->o.n_queue);
+    rc = rc ? rc : count_memory(s, err);
     if (!rc) {
         pthread_mutex_init(&s->lock, NULL);
         pthread_cond_init(&s->work, NULL);

@@ -39,8 +39,7 @@ void tlr_scheduler_free(struct tlr_scheduler *s);
 
 /* What all slots together may take, weights included; borrowed scratch counts
  * once. */
-int tlr_scheduler_memory(const struct tlr_scheduler *s, struct tlr_memory *out,
-                         struct tlr_err *err);
+struct tlr_memory tlr_scheduler_memory(const struct tlr_scheduler *s);
 
 uint32_t tlr_scheduler_ctx(const struct tlr_scheduler *s);
 const struct tlr_session_options *

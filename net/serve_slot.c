@@ -116,7 +116,7 @@ static int add_text(struct tlr_slot *slot, struct tlr_job *j,
     size_t begin = j->text.n;
     int rc = 0;
     t->begin = t->end = (uint32_t)begin;
-    if (is_end || tlr_token_is_special(tok, t->joint.id))
+    if (is_end || !tok || tlr_token_is_special(tok, t->joint.id))
         return 0;
     struct tlr_text *text = &j->text;
     rc = tlr_text_push(text, tlr_token_bytes(tok, t->joint.id), j->ask.stops,

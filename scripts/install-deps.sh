@@ -1,5 +1,5 @@
 #!/bin/sh
-# install-deps.sh run|test|ci|arm - installs the missing system packages, only those.
+# install-deps.sh run|test|web|ci|arm - installs the missing system packages, only those.
 #
 # Prints the line it runs.  Works as root and through sudo; without apt it says
 # exactly what is needed and fails.
@@ -11,14 +11,16 @@ libutf8proc-dev zlib1g-dev libssl-dev libmicrohttpd-dev libcurl4-openssl-dev \
 python3 python3-pip"
 test_packages="check libpcre2-dev xz-utils"
 ci_packages="clang llvm mandoc shellcheck jq zsh fish bsdutils"
+web_packages="chromium chromium-driver"
 arm_packages="make pkg-config gcc-aarch64-linux-gnu qemu-user xz-utils"
 
 case $what in
 run) packages=$run_packages ;;
 test) packages="$run_packages $test_packages" ;;
+web) packages="$run_packages $web_packages" ;;
 ci) packages="$run_packages $test_packages $ci_packages" ;;
 arm) packages=$arm_packages ;;
-*) echo "usage: install-deps.sh run|test|ci|arm" >&2; exit 2 ;;
+*) echo "usage: install-deps.sh run|test|web|ci|arm" >&2; exit 2 ;;
 esac
 
 # Nothing to install where everything is found, whoever installed it.
@@ -34,6 +36,10 @@ have_all() {
     pkg-config --exists openblas jansson libutf8proc zlib \
         libcrypto libmicrohttpd libcurl || return 1
     [ "$what" = run ] && return 0
+    if [ "$what" = web ]; then
+        command -v chromedriver >/dev/null 2>&1
+        return
+    fi
     pkg-config --exists check libpcre2-8 &&
         command -v xz >/dev/null 2>&1 || return 1
     [ "$what" = test ] && return 0

@@ -29,6 +29,13 @@ def tiny(_test):
     return path
 
 
+def wordless(_test):
+    path = os.path.join(_folder.name, "wordless.bin")
+    subprocess.run([TLR, "convert", "random:tiny-llama", "-o", path, "--type", "q4"], check=True,
+                   capture_output=True)
+    return path
+
+
 def real(test):
     path = os.path.join(ROOT, "models/smollm2-135m-instruct.bin")
     if not os.path.exists(path):

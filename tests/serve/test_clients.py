@@ -1,7 +1,10 @@
-"""The official OpenAI client, unchanged (pip install openai)."""
+"""The official OpenAI clients, unchanged (make clients)."""
+import os
+import shutil
+import subprocess
 import unittest
 
-from context import Case, skip, tiny
+from context import HERE, ROOT, Case, skip, tiny
 
 try:
     import openai
@@ -15,7 +18,7 @@ class Clients(Case):
 
     def setUp(self):
         if openai is None:
-            skip(self, "the package openai is not installed")
+            skip(self, "the package openai is not installed; make clients")
         self.client = openai.OpenAI(base_url=f"http://127.0.0.1:{self.s.port}/v1", api_key="none", max_retries=0)
         self.addCleanup(self.client.close)
 
@@ -54,6 +57,21 @@ class Clients(Case):
             self.client.models.retrieve("other")
         with self.assertRaises(openai.NotFoundError):
             self.client.embeddings.create(model="tiny", input="x")
+
+
+class Node(Case):
+    MODEL = staticmethod(tiny)
+    OPTIONS = ("--slots", "2", "--queue", "0")
+
+    def test_client(self):
+        modules = os.path.join(ROOT, "build/clients/node_modules")
+        if not shutil.which("node"):
+            self.skipTest("node is not installed")  # which no registry cures
+        if not os.path.exists(os.path.join(modules, "openai")):
+            skip(self, "node's package openai is not installed; make clients")
+        got = subprocess.run(["node", os.path.join(HERE, "client.cjs"), modules, str(self.s.port)],
+                             capture_output=True, text=True, timeout=120)
+        self.assertEqual((got.returncode, got.stdout), (0, "ok\n"), got.stderr)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import threading
 import time
 import unittest
 
-from context import TLR, Case, Server, real, tiny
+from context import TLR, Case, Server, real, tiny, wordless
 
 LONG = {"prompt": "Once upon a time", "max_tokens": 4000, "temperature": 0, "ignore_eos": True}
 
@@ -114,6 +114,25 @@ class Hostile(Case):
                 got = b""
                 while b'{"status":"ok"}' not in got:
                     got += c.recv(4096)
+
+
+class Wordless(Case):
+    """Random weights have no tokenizer: ids in, ids out."""
+    MODEL = staticmethod(wordless)
+    OPTIONS = ("--slots", "2")
+
+    def test_ids_only(self):
+        status, got = self.s.post("/generate", {"input_ids": [1, 2, 3], "sampling_params": {
+            "max_new_tokens": 5, "temperature": 0}, "top_logprobs_num": 1})
+        self.assertEqual((status, got["text"], len(got["output_ids"])), (200, "", 5))
+        status, got = self.s.post("/v1/completions", {"prompt": [1, 2, 3], "max_tokens": 5, "temperature": 0,
+                                                      "logprobs": 1, "tlr": {"records": True}})
+        self.assertEqual((status, got["choices"][0]["text"], len(got["tlr"]["tokens"])), (200, "", 5))
+        for path, body in (("/v1/completions", {"prompt": "x"}), ("/tokenize", {"prompt": "x"}),
+                           ("/detokenize", {"tokens": [1]}),
+                           ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]})):
+            status, got = self.s.post(path, body)
+            self.assertEqual((status, got["error"]["code"]), (400, "unsupported"))
 
 
 class Keys(unittest.TestCase):
