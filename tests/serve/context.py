@@ -43,6 +43,13 @@ def real(test):
     return path
 
 
+def pair(test, name):
+    path = os.path.join(ROOT, "models", name)
+    if not os.path.exists(path):
+        test.skipTest(f"models/{name} was not made (make pair)")  # CI does not make it
+    return path
+
+
 class Case(unittest.TestCase):
     """Tests of one server: MODEL makes its model, OPTIONS are its options."""
 

@@ -9,7 +9,7 @@ import threading
 import time
 import unittest
 
-from context import TLR, Case, Server, real, tiny, wordless
+from context import TLR, Case, Server, pair, real, tiny, wordless
 
 LONG = {"prompt": "Once upon a time", "max_tokens": 4000, "temperature": 0, "ignore_eos": True}
 
@@ -249,6 +249,40 @@ class Crowd(Case):
         n_steps = after["tlr_decode_steps_total"] - steps["tlr_decode_steps_total"]
         n_tok = after["tlr_decode_step_tokens_total"] - steps["tlr_decode_step_tokens_total"]
         self.assertGreater(n_tok / n_steps, 1.5)  # they did share steps
+
+
+class Pair(unittest.TestCase):
+    """One tlr as another's large model, and both ways to route."""
+
+    def test_serves_tlr_run(self):
+        small, large = pair(self, "csqa-slm.bin"), pair(self, "csqa-llm.bin")
+        question = "Where would you keep a spare key?"
+        routing = ["--policy", "maxprob", "--tau", "0.6"]
+        def run(llm):
+            out = subprocess.run([TLR, "run", small, question, "--json", "--temp", "0", "-n", "32", "--llm", llm,
+                                  *routing], check=True, capture_output=True, timeout=120).stdout
+            return json.loads(out)
+        want = run("model:" + large)
+        self.assertGreater(want["routing"]["llm_tokens"], 3)
+        s = Server(TLR, large, "--slots", "2", "--ctx", "512")
+        try:
+            got = run(f"http://127.0.0.1:{s.port}")
+            self.assertEqual(got["ids"], want["ids"])
+            self.assertEqual(got["routing"]["llm_tokens"], want["routing"]["llm_tokens"])
+            self.assertEqual(got["routing"]["failed"], 0)
+        finally:
+            s.close()
+        s = Server(TLR, small, "--slots", "2", "--ctx", "512", "--llm", "model:" + large, *routing)
+        try:
+            status, reply = s.post("/v1/chat/completions", {
+                "messages": [{"role": "user", "content": question}], "temperature": 0, "max_tokens": 32,
+                "return_token_ids": True, "tlr": {"records": True}})
+            self.assertEqual(status, 200)
+            self.assertEqual(reply["choices"][0]["token_ids"][:len(want["ids"])], want["ids"])
+            self.assertEqual(reply["tlr"]["llm_tokens"], want["routing"]["llm_tokens"])
+            self.assertEqual([t["from"] for t in reply["tlr"]["tokens"]], [t["from"] for t in want["tokens"]])
+        finally:
+            s.close()
 
 
 class End(unittest.TestCase):
