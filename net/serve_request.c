@@ -26,28 +26,43 @@ static bool holds_something(const json_t *v)
            json_string_length(v) > 0;
 }
 
+struct only {
+    const char *name;
+    double value;
+};
+
+/* Numbers that we have one value of. */
+static int refuse_numbers(const json_t *object, const struct only *list,
+                          size_t n, struct tlr_fault *f)
+{
+    for (size_t i = 0; i < n; i++) {
+        const json_t *v = tlr_field(object, list[i].name);
+        if (v && !(json_is_number(v) && json_number_value(v) == list[i].value))
+            return tlr_fault_set(f, 400, "unsupported", list[i].name,
+                                 "%s: only %g is supported", list[i].name,
+                                 list[i].value);
+    }
+    return 0;
+}
+
 static int refuse_unsupported(const struct reading *r)
 {
     static const char *const lists[] = {
         "tools", "functions", "logit_bias", "suffix", "audio", "prediction",
         "stop_token_ids", "bad_words", "guided_json", "guided_regex",
         "web_search_options"};
-    static const struct {
-        const char *name;
-        double only;
-    } numbers[] = {{"n", 1}, {"best_of", 1}, {"presence_penalty", 0},
-                   {"frequency_penalty", 0}, {"min_tokens", 0}};
+    static const struct only numbers[] = {{"n", 1}, {"best_of", 1},
+                                          {"presence_penalty", 0},
+                                          {"frequency_penalty", 0},
+                                          {"min_tokens", 0}};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         if (holds_something(tlr_field(r->root, lists[i])))
             return tlr_fault_set(r->fault, 400, "unsupported", lists[i],
                                  "%s: this server does not have it", lists[i]);
-    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
-        const json_t *v = tlr_field(r->root, numbers[i].name);
-        if (v && json_number_value(v) != numbers[i].only)
-            return tlr_fault_set(r->fault, 400, "unsupported", numbers[i].name,
-                                 "%s: only %g is supported", numbers[i].name,
-                                 numbers[i].only);
-    }
+    int rc = refuse_numbers(r->root, numbers, sizeof numbers / sizeof *numbers,
+                            r->fault);
+    if (rc)
+        return rc;
     if (json_is_true(tlr_field(r->root, "echo")))
         return tlr_fault_set(r->fault, 400, "unsupported", "echo",
                              "echo: this server does not have it");
@@ -170,7 +185,12 @@ static int read_generate_sampling(const struct reading *r)
             return tlr_fault_set(r->fault, 400, "unsupported", lacking[i],
                                  "%s: this server does not have it",
                                  lacking[i]);
-    rc = tlr_field_int(p, "max_new_tokens", 1, INT32_MAX, &n, r->fault);
+    static const struct only numbers[] = {{"n", 1}, {"presence_penalty", 0},
+                                          {"frequency_penalty", 0},
+                                          {"min_new_tokens", 0}};
+    rc = refuse_numbers(p, numbers, sizeof numbers / sizeof *numbers, r->fault);
+    if (!rc)
+        rc = tlr_field_int(p, "max_new_tokens", 1, INT32_MAX, &n, r->fault);
     a->max_tokens = (uint32_t)n;
     if (!rc)
         rc = tlr_field_sampling(p, a, "repetition_penalty", r->fault);

@@ -240,6 +240,8 @@ class Api(Case):
         self.refused("/generate", {"text": "x", "input_ids": [1]}, "text")
         self.refused("/generate", {"text": "x", "rid": "r" * 64}, "rid")
         self.refused("/generate", {"text": "x", "sampling_params": {"regex": "a*"}}, "regex")
+        self.refused("/generate", {"text": "x", "sampling_params": {"n": 2}}, "n")
+        self.refused("/generate", {"text": "x", "sampling_params": {"frequency_penalty": 0.1}}, "frequency_penalty")
         self.refused("/detokenize", {"tokens": "x"}, "tokens")
         self.refused("/tokenize", {}, "prompt")
         self.assertEqual(self.refused(text, {"prompt": [5] * 512}, "prompt")["code"], "context_length_exceeded")
