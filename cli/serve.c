@@ -100,6 +100,7 @@ struct service {
     const char *keys[TLR_KEYS_MAX];
     int n_keys;
     char name[128];
+    uint64_t request_bytes; /* most that bodies may take */
     struct tlr_server *server;
 };
 
@@ -232,6 +233,7 @@ static int start(struct service *v, struct tlr_err *err)
     o.max_body_bytes = (size_t)n_ctx * BODY_BYTES_PER_TOK;
     if (o.max_body_bytes < BODY_BYTES_MIN)
         o.max_body_bytes = BODY_BYTES_MIN;
+    v->request_bytes = (uint64_t)o.max_connections * o.max_body_bytes;
     return tlr_server_start(&v->server, &o, err);
 }
 
@@ -241,17 +243,18 @@ static int announce(const struct service *v, struct tlr_err *err)
     const struct serve_args *a = v->args;
     struct tlr_scheduler *s = tlr_server_scheduler(v->server);
     struct tlr_memory mem = tlr_scheduler_memory(s);
-    char text[3][24];
+    char text[4][24];
     bool is_v6 = strchr(a->host, ':') != NULL;
     cli_note("%s answers on http://%s%s%s:%u", v->name, is_v6 ? "[" : "",
              a->host, is_v6 ? "]" : "", (unsigned)tlr_server_port(v->server));
     cli_note("%lld slots of %u positions, %lld requests may wait; memory: "
-             "weights %s, KV caches up to %s, scratch %s",
+             "weights %s, KV caches up to %s, scratch %s, requests up to %s",
              (long long)a->n_slots, (unsigned)tlr_scheduler_ctx(s),
              (long long)a->n_queue,
              cli_bytes(text[0], sizeof text[0], mem.weights_bytes),
              cli_bytes(text[1], sizeof text[1], mem.kv_bytes),
-             cli_bytes(text[2], sizeof text[2], mem.scratch_bytes));
+             cli_bytes(text[2], sizeof text[2], mem.scratch_bytes),
+             cli_bytes(text[3], sizeof text[3], v->request_bytes));
     if (!a->port_file)
         return 0;
     struct tlr_out *out = NULL;
