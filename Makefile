@@ -208,7 +208,7 @@ bench-quality: tlr ## tlr's and llama.cpp's 4 and 8 bits beside f32 (QUALITY="--
 	$(QUALITY_PYTHON) bench/quality/quality.py --tlr ./tlr $(QUALITY)
 
 $(BUILD)/bench_escalate: $(patsubst %.c,$(BUILD)/%.o,$(wildcard bench/escalate/*.c)) $(call libs_of,cli)
-	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(NET_LIBS) $(LIBS)
 bench-escalate: $(BUILD)/bench_escalate ## time escalations over a loopback wire, JSON rows (ESCALATE="--rtt 50,170,500 --share 0.02,0.14")
 	@$(BUILD)/bench_escalate $(ESCALATE)
 

@@ -227,6 +227,7 @@ static void put_waits(json_t *j, const struct tlr_joint_totals *n)
     put_ms(j, "first_byte_ms", n->first_byte_ns);
     cli_json_put(j, "cached_tokens", count(n->cached_tok));
     cli_json_put(j, "redone_tokens", count(n->n_redone));
+    cli_json_put(j, "branches_taken", count(n->n_branches));
     put_ms(j, "redone_ms", n->lost_ns);
 }
 

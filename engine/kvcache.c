@@ -166,6 +166,21 @@ void tlr_kv_fork(const struct tlr_kv *kv, uint32_t layer, uint32_t head,
     memcpy(kv->branch_v + to, kv->v + from, kv->block_bytes);
 }
 
+void tlr_kv_copy(struct tlr_kv *to, const struct tlr_kv *from, uint32_t first,
+                 uint32_t end)
+{
+    uint32_t block = first / BLOCK;
+    size_t n_bytes = ((end + BLOCK - 1) / BLOCK - block) * to->block_bytes;
+    for (uint32_t layer = 0; layer < to->n_layers; layer++) {
+        for (uint32_t head = 0; head < to->n_kv_heads; head++) {
+            uint64_t dst = tlr_kv_offset(to, layer, head, block);
+            uint64_t src = tlr_kv_offset(from, layer, head, block);
+            memcpy(to->k + dst, from->k + src, n_bytes);
+            memcpy(to->v + dst, from->v + src, n_bytes);
+        }
+    }
+}
+
 void tlr_kv_keep(struct tlr_kv *kv, uint32_t branch, uint32_t n_tok,
                  uint32_t pos)
 {

@@ -59,6 +59,11 @@ void tlr_kv_put(const struct tlr_kv *kv, uint8_t *block, uint32_t p,
 void tlr_kv_fork(const struct tlr_kv *kv, uint32_t layer, uint32_t head,
                  uint32_t branch, uint32_t pos);
 
+/* Copies the timeline's blocks that hold positions first to end - 1; both have the
+ * same model and type, and room for them. */
+void tlr_kv_copy(struct tlr_kv *to, const struct tlr_kv *from, uint32_t first,
+                 uint32_t end);
+
 /* Copies the first n_tok positions of a branch to timeline position pos, where
  * it was forked. */
 void tlr_kv_keep(struct tlr_kv *kv, uint32_t branch, uint32_t n_tok,

@@ -225,3 +225,42 @@ int tlr_snapshot_load(struct tlr_session *s, struct tlr_bytes bytes,
     s->has_logits = false;
     return 0;
 }
+
+/* ---- from session to session ---- */
+
+int tlr_adopt(struct tlr_session *to, const struct tlr_session *from,
+              uint32_t n, struct tlr_err *err)
+{
+    if (to == from || to->model != from->model || to->kv.type != from->kv.type) {
+        return tlr_err_set(err, TLR_EUSAGE,
+                           "timeline: expected another session of the same model "
+                           "and KV type");
+    }
+    if (n > from->pos || n > to->opt.n_ctx) {
+        return tlr_err_set(err, TLR_ELIMIT,
+                           "timeline: expected up to %u tokens, found %u",
+                           (unsigned)(n > from->pos ? from->pos
+                                                    : to->opt.n_ctx),
+                           (unsigned)n);
+    }
+    uint32_t same = 0, most = to->pos < n ? to->pos : n;
+    while (same < most && to->ids[same] == from->ids[same]) {
+        same++;
+    }
+    tlr_branch_drop(to);
+    if (same < n) {
+        tlr_kv_copy(&to->kv, &from->kv, same, n);
+    }
+    memcpy(to->ids, from->ids, n * sizeof *to->ids);
+    to->pos = n;
+    const struct tlr_config *c = to->model->config;
+    to->has_hidden = n == from->pos && from->has_hidden;
+    to->has_logits = n == from->pos && from->has_logits;
+    if (to->has_hidden) {
+        memcpy(to->hidden, from->hidden, c->dim * sizeof *to->hidden);
+    }
+    if (to->has_logits) {
+        memcpy(to->logits, from->logits, c->n_vocab * sizeof *to->logits);
+    }
+    return 0;
+}

@@ -175,6 +175,13 @@ const int32_t *tlr_ids_of(const struct tlr_session *s); /* [tlr_pos] */
  * bits. */
 int tlr_rewind(struct tlr_session *s, uint32_t pos, struct tlr_err *err);
 
+/* Makes the timeline of `to` the first n tokens of `from`'s (n <= its tlr_pos), a
+ * session of the same model and KV type: keys and values are copied from where
+ * the two differ, so what follows has the bits that it has on `from`.  With all of
+ * them hidden and logits come along, else they are gone as after a rewind. */
+int tlr_adopt(struct tlr_session *to, const struct tlr_session *from,
+              uint32_t n, struct tlr_err *err);
+
 /* ---- branches: several continuations of the same prefix, side by side ----
  * A branch is a private suffix on the timeline.  Each tlr_branch_decode adds
  * one token to each of branches 0..n-1 in one pass over the weights; a branch's

@@ -53,7 +53,7 @@ int tlr_joint_new(struct tlr_joint **out, struct tlr_session *s,
         j->n = (uint32_t)(n < n_ctx ? n : n_ctx);
         memcpy(j->ids, ids, j->n * sizeof *ids);
     }
-    rc = tlr_ahead_new(j, err);
+    rc = tlr_ahead_new(j, m, err);
     if (rc) {
         tlr_joint_free(j);
         return rc;
@@ -91,8 +91,8 @@ void tlr_joint_mark(struct tlr_joint *j, uint64_t *ns)
 
 /* ---- the small model ---- */
 
-static int see_top(struct tlr_joint *j, struct tlr_sight *v, int k,
-                   struct tlr_err *err)
+int tlr_joint_see_top(struct tlr_joint *j, struct tlr_sight *v, int k,
+                      struct tlr_err *err)
 {
     if (v->n_top >= k)
         return 0;
@@ -140,7 +140,7 @@ static int look(struct tlr_joint *j, struct tlr_sight *v, struct tlr_err *err)
     if (need != TLR_NEED_TOP)
         return 0;
     int k = j->o.policy.kind == TLR_POLICY_MAXLOGIT ? 1 : TLR_SIGNAL_TOP;
-    return see_top(j, v, k > n_pick(j) ? k : n_pick(j), err);
+    return tlr_joint_see_top(j, v, k > n_pick(j) ? k : n_pick(j), err);
 }
 
 int tlr_joint_pick(struct tlr_joint *j, struct tlr_sight *v, int32_t *id,
@@ -157,7 +157,7 @@ int tlr_joint_pick(struct tlr_joint *j, struct tlr_sight *v, int32_t *id,
                            : tlr_argmax(tlr_logits(s), j->n_ids);
         return 0;
     }
-    rc = see_top(j, v, k, err);
+    rc = tlr_joint_see_top(j, v, k, err);
     if (rc)
         return rc;
     *id = j->o.sampler ? tlr_sample_top(j->o.sampler, v->ids, v->logits)

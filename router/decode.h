@@ -59,6 +59,8 @@ struct tlr_joint_totals {
      * whose reply was of no use), tokens taken back and the small model's time
      * for them. */
     uint64_t n_calls, n_redone, lost_ns;
+    uint64_t n_branches; /* times that the second guess was the right one, and the
+                            work behind it was there */
 };
 
 /* How far the loop may run ahead of a reply. */
@@ -66,6 +68,7 @@ struct tlr_speculation {
     double calls; /* most asks for one that is needed: 1 asks nothing ahead, 0 is
                      the serial loop */
     int n_flight; /* most asks at once, 1..TLR_FLIGHT_MAX; 0: by calls */
+    int n_guesses; /* candidates that are followed at once, 1 or 2; 0: by calls */
     uint32_t max_tok; /* tokens of the text that are wanted, nothing is asked
                          beyond; 0: unknown */
 };
@@ -97,7 +100,8 @@ int tlr_joint_new(struct tlr_joint **out, struct tlr_session *s,
                   const struct tlr_model *m,
                   const struct tlr_joint_options *options,
                   struct tlr_err *err);
-void tlr_joint_free(struct tlr_joint *j); /* NULL is allowed; stops, too */
+/* Stops, too, so the session must still be there.  NULL is allowed. */
+void tlr_joint_free(struct tlr_joint *j);
 /* Drops what runs ahead of the text: asks are cancelled, and the session holds
  * the text without its last token, as the serial loop leaves it. */
 void tlr_joint_stop(struct tlr_joint *j);

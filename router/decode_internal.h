@@ -41,6 +41,9 @@ void tlr_joint_mark(struct tlr_joint *j, uint64_t *ns);
  * session's last token. */
 int tlr_joint_see(struct tlr_joint *j, struct tlr_sight *v,
                   struct tlr_joint_token *t, struct tlr_err *err);
+/* The k best tokens, or more, into v. */
+int tlr_joint_see_top(struct tlr_joint *j, struct tlr_sight *v, int k,
+                      struct tlr_err *err);
 /* The small model's token, to stand in the text: the sampler draws. */
 int tlr_joint_pick(struct tlr_joint *j, struct tlr_sight *v, int32_t *id,
                    struct tlr_err *err);
@@ -51,7 +54,8 @@ void tlr_joint_times(struct tlr_joint_token *t,
 /* ---- optimistic.c ---- */
 
 /* Leaves j->ahead NULL where the options or the expert do not allow it. */
-int tlr_ahead_new(struct tlr_joint *j, struct tlr_err *err);
+int tlr_ahead_new(struct tlr_joint *j, const struct tlr_model *m,
+                  struct tlr_err *err);
 void tlr_ahead_free(struct tlr_joint *j);
 int tlr_ahead_next(struct tlr_joint *j, struct tlr_joint_token *out,
                    struct tlr_err *err);

@@ -32,6 +32,7 @@ struct list {
 
 struct args {
     struct list rtt_ms, shares, calls;
+    struct list guesses; /* candidates followed at once, for each of calls */
     double llm_ms;
     uint32_t n_tok, n_prompt; /* n_tok 0: by share */
     const char *model;        /* NULL: random weights */
@@ -160,7 +161,7 @@ static void print_row(const struct bench *b, const struct row *r)
                        rate(b, &r->ahead)};
     json_t *j = json_pack(
         "{s:f, s:f, s:f, s:f, s:f, s:f, s:{s:f, s:f, s:f}, s:f, s:f, s:b, s:f,"
-        " s:f, s:f, s:I, s:o, s:o}",
+        " s:f, s:f, s:f, s:f, s:I, s:I, s:o, s:o}",
         "rtt_ms", r->rtt_ms, "llm_ms", b->a.llm_ms, "routed_share",
         kept / b->n_tok, "agree_top1", (double)r->oracle->n_top1 / of,
         "agree_top4", (double)r->oracle->n_top4 / of, "speculate", r->calls,
@@ -168,7 +169,10 @@ static void print_row(const struct bench *b, const struct row *r)
         speeds[2], "over_serial", speeds[2] / speeds[1], "of_small_only",
         speeds[2] / speeds[0], "identical", r->is_identical, "calls_per_kept",
         (double)n->n_calls / kept, "hidden_ms", fmax(wait - exposed, 0),
-        "exposed_ms", exposed, "tokens", (json_int_t)b->n_tok,
+        "exposed_ms", exposed, "slm_ms_per_token",
+        (double)n->slm_ns / 1e6 / b->n_tok, "redone_ms_per_token",
+        (double)n->lost_ns / 1e6 / b->n_tok, "branches_taken",
+        (json_int_t)n->n_branches, "tokens", (json_int_t)b->n_tok,
         "overhead_ms_p50", real(r->overhead_ms), "connections", json_null());
     json_dumpf(j, stdout, JSON_REAL_PRECISION(5) | JSON_PRESERVE_ORDER);
     fputc('\n', stdout);
@@ -192,6 +196,8 @@ static int measure_rtt(struct bench *b, struct oracle *o, double rtt_ms,
         r.calls = b->a.calls.items[i];
         jo.ahead = (struct tlr_speculation){.calls = r.calls,
                                             .max_tok = b->n_tok};
+        if (i < b->a.guesses.n)
+            jo.ahead.n_guesses = (int)b->a.guesses.items[i];
         rc = write_text(b, &jo, b->second, &r.ahead, err);
         r.is_identical =
             memcmp(b->first, b->second, b->n_tok * sizeof *b->first) == 0;
@@ -290,7 +296,7 @@ static struct list numbers(char *text, double least, double most)
 static void usage(FILE *to)
 {
     fputs("usage: bench_escalate [--rtt MS,...] [--share S,...] [--calls N,...]\n"
-          "                      [--llm-ms MS] [--tokens N] [--prompt N]\n"
+          "                      [--guesses N,...] [--llm-ms MS] [--tokens N] [--prompt N]\n"
           "                      [--model FILE]\n", to);
 }
 
@@ -300,6 +306,7 @@ static void parse(struct args *a, int argc, char **argv)
         {"rtt", required_argument, NULL, 'r'},
         {"share", required_argument, NULL, 's'},
         {"calls", required_argument, NULL, 'c'},
+        {"guesses", required_argument, NULL, 'g'},
         {"llm-ms", required_argument, NULL, 'l'},
         {"tokens", required_argument, NULL, 'n'},
         {"prompt", required_argument, NULL, 'p'},
@@ -313,6 +320,8 @@ static void parse(struct args *a, int argc, char **argv)
             a->shares = numbers(optarg, 0.001, 1);
         else if (c == 'c')
             a->calls = numbers(optarg, 1, 10);
+        else if (c == 'g')
+            a->guesses = numbers(optarg, 1, 2);
         else if (c == 'l')
             a->llm_ms = numbers(optarg, 0, 60000).items[0];
         else if (c == 'n')

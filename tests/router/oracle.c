@@ -16,6 +16,22 @@ static double uniform(uint64_t h)
     return (double)(h >> 11) * 0x1p-53;
 }
 
+static int32_t best_token(struct oracle *o, const int32_t *ids, size_t n,
+                          int rank)
+{
+    int32_t best[2];
+    float logits[2];
+    size_t same = 0;
+    while (same < tlr_pos(o->own) && same < n - 1 &&
+           tlr_ids_of(o->own)[same] == ids[same])
+        same++;
+    MUST(tlr_rewind(o->own, (uint32_t)same, &must_err));
+    for (; same < n; same++)
+        MUST(tlr_decode(o->own, ids[same], 0, &must_err));
+    MUST(tlr_top(o->own, 2, best, logits, &must_err));
+    return best[rank];
+}
+
 /* The answer for a prefix. */
 static int decide(struct oracle *o, const int32_t *ids, size_t n, int32_t *id)
 {
@@ -29,11 +45,8 @@ static int decide(struct oracle *o, const int32_t *ids, size_t n, int32_t *id)
         return 0;
     }
     u -= o->end;
-    if (u < o->agree) {
-        struct tlr_expert_reply reply;
-        MUST(tlr_expert_ask(&o->own, ids, n, 1, tlr_model_n_ids(o->like),
-                            &reply, &must_err));
-        *id = reply.ids[0];
+    if (u < o->agree + o->second) {
+        *id = best_token(o, ids, n, u < o->agree ? 0 : 1);
         return 0;
     }
     *id = (int32_t)(tlr_hash_u64(h, 1) % tlr_model_n_ids(o->like));
@@ -113,12 +126,12 @@ struct tlr_expert oracle_open(struct oracle *o)
                                               .submit = oracle_submit,
                                               .wait = oracle_wait,
                                               .cancel = oracle_cancel};
-    MUST(tlr_expert_open_model(&o->own, o->like, o->like, NULL, &must_err));
+    o->own = new_session(o->like, (struct tlr_session_options){.n_ctx = 256});
     return (struct tlr_expert){.ops = &ops, .self = o, .name = "oracle"};
 }
 
 void oracle_close(struct oracle *o)
 {
     ck_assert_int_eq(o->n_open, 0);
-    tlr_expert_close(&o->own);
+    tlr_session_free(o->own);
 }

@@ -13,7 +13,7 @@ struct oracle {
     /* in: shares of answers by hash, the rest is a token by hash */
     const struct tlr_model *like; /* the small model, whose guess may be right */
     uint64_t seed;
-    double agree, fail;
+    double agree, second, fail; /* its best token, its second best */
     double end;             /* share that is the token `end_id` */
     int32_t end_id;
     int fail_code;          /* of failing answers */
@@ -26,7 +26,7 @@ struct oracle {
     uint64_t now;
     int n_open, n_most_open, n_submitted, n_cancelled;
     /* inside */
-    struct tlr_expert own;  /* the small model once more */
+    struct tlr_session *own; /* the small model once more */
     struct {
         uint64_t ready;
         bool is_open;

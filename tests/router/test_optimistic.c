@@ -133,6 +133,7 @@ static void same_play(const struct play *a, const struct play *b)
 /* What happened over all schedules, so that nothing passes by not happening. */
 struct seen {
     uint64_t n_tok, n_llm, n_failed, n_redone, n_lost_calls, n_ended, n_errors;
+    uint64_t n_branches;
     int n_most_open;
 };
 
@@ -154,6 +155,7 @@ static void compare(const struct stage *st, const struct setting *set,
     seen->n_llm += b.totals.n_llm;
     seen->n_failed += b.totals.n_failed;
     seen->n_redone += b.totals.n_redone;
+    seen->n_branches += b.totals.n_branches;
     seen->n_lost_calls += b.totals.n_calls - b.totals.n_asked;
     seen->n_errors += b.rc != 0;
     seen->n_ended += b.n > 0 && b.tokens[b.n - 1].id == set->oracle.end_id;
@@ -213,11 +215,13 @@ static struct tlr_speculation draw(struct setting *set, uint64_t seed)
     set->oracle.seed = seed;
     set->oracle.schedule = h;
     set->oracle.agree = drawn(&h);
+    set->oracle.second = drawn(&h) * (1 - set->oracle.agree);
     set->oracle.most_ticks = (int)(drawn(&h) * drawn(&h) * 60);
     set->oracle.carries = 1 + (int)(drawn(&h) * TLR_FLIGHT_MAX);
     return (struct tlr_speculation){
         .calls = rates[(int)(drawn(&h) * 6)],
         .n_flight = (int)(drawn(&h) * (TLR_FLIGHT_MAX + 1)),
+        .n_guesses = (int)(drawn(&h) * 3),
         .max_tok = drawn(&h) < 0.5 ? MOST_TOK : 0};
 }
 
@@ -226,6 +230,7 @@ START_TEST(equals_the_serial_loop)
     enum tlr_policy_kind kind = (enum tlr_policy_kind)(_i % TLR_N_POLICIES);
     struct stage st = stage_open(_i < TLR_N_POLICIES ? TLR_Q4N : TLR_F32);
     struct setting set = setting_of(&st, kind);
+    set.oracle.second = 0.2;
     struct seen seen = {0};
     for (int k = 0; k < N_SCHEDULES; k++)
         compare(&st, &set, draw(&set, (uint64_t)(100 * _i + k)), &seen);
@@ -235,6 +240,7 @@ START_TEST(equals_the_serial_loop)
         ck_assert_uint_gt(seen.n_redone, 50);
         ck_assert_uint_gt(seen.n_lost_calls, 5);
         ck_assert_int_ge(seen.n_most_open, 3);
+        ck_assert_uint_gt(seen.n_branches, 10);
     }
     stage_close(&st);
 }
@@ -256,6 +262,7 @@ START_TEST(fails_where_the_serial_loop_fails)
         compare(&st, &set, ahead, &seen);
     }
     ck_assert_uint_gt(seen.n_failed, 100);
+    ck_assert_uint_gt(seen.n_branches, 10);
     ck_assert_uint_eq(seen.n_errors, 0);
     stage_close(&st);
 }
@@ -336,6 +343,7 @@ START_TEST(stops_where_the_serial_loop_stops)
         known->n_eos = 0;
     }
     ck_assert_uint_ge(seen.n_ended, N_SCHEDULES - 2);
+    ck_assert_uint_gt(seen.n_branches, 10);
     ck_assert_uint_gt(seen.n_redone, 100);
     stage_close(&st);
 }
