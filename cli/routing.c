@@ -136,6 +136,7 @@ int cli_routing_open(struct cli_routing *out, const struct cli_routing_args *a,
                            "%s needs a large model; name it (--llm URL or "
                            "--llm model:FILE)",
                            a->require_llm ? "--require-llm" : "--mode large");
+    out->options.ahead.n_guesses = (int)a->guesses;
     int rc = choose_calls(&out->options.ahead.calls, a, err);
     if (!rc && a->llm.llm)
         rc = cli_llm_check(&a->llm, err);

@@ -18,6 +18,7 @@ struct cli_routing_args {
     const char *policy, *mode, *router;
     double target, tau;
     const char *speculate;
+    int64_t guesses;
     bool require_llm, serial;
 };
 
@@ -50,6 +51,12 @@ struct cli_routing_args {
               "ask it at most N times for each reply that is needed (1: asks " \
               "nothing ahead; max: 3); the text is the same",                  \
       .unset = "1.6" },                                                        \
+    { .name = "guesses", .kind = CLI_INT,                                      \
+      .at = offsetof(type, field.guesses), .value = "1|2",                     \
+      .help = "candidates of the small model that it goes on from; 2 takes a " \
+              "second KV cache, and pays where a step of two rows costs "      \
+              "little more than one of one",                                   \
+      .fallback = "1", .min = 1, .max = 2 },                                   \
     { .name = "serial", .kind = CLI_FLAG,                                      \
       .at = offsetof(type, field.serial),                                      \
       .help = "stand still for every reply; the same as --speculate off" },    \

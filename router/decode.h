@@ -68,7 +68,8 @@ struct tlr_speculation {
     double calls; /* most asks for one that is needed: 1 asks nothing ahead, 0 is
                      the serial loop */
     int n_flight; /* most asks at once, 1..TLR_FLIGHT_MAX; 0: by calls */
-    int n_guesses; /* candidates that are followed at once, 1 or 2; 0: by calls */
+    int n_guesses; /* candidates that are followed at once: 2, else one; one where
+                      a sampler draws */
     uint32_t max_tok; /* tokens of the text that are wanted, nothing is asked
                          beyond; 0: unknown */
 };

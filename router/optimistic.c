@@ -7,8 +7,8 @@
  * doubtful positions are asked for meanwhile; what they answer holds only if all
  * before them holds, so those asks may be lost, and how many is bounded.
  *
- * Where asks may be many, a second lane goes on behind the second-best token of
- * the oldest open question, in a session of its own; both lanes take a step in one
+ * With two guesses a second lane goes on behind the second-best token of the
+ * oldest open question, in a session of its own; both lanes take a step in one
  * pass over the weights.  A reply that says that token makes it the text's.
  *
  * Why the text is the serial loop's to the bit: a position is seen by the very
@@ -95,13 +95,11 @@ int tlr_ahead_new(struct tlr_joint *j, const struct tlr_model *m,
     if (j->o.expert->is_budgeted)
         s->calls = 1;
     /* A guess behind two others is right too rarely to pay for it, where asks
-     * are dear; and a second lane is worth its rows only if it may ask, too. */
+     * are dear. */
     if (s->n_flight < 1)
         s->n_flight = s->calls < 2 ? 3 : TLR_FLIGHT_MAX;
     if (s->n_flight > TLR_FLIGHT_MAX)
         s->n_flight = TLR_FLIGHT_MAX;
-    if (s->n_guesses < 1)
-        s->n_guesses = s->calls < 2.5 ? 1 : 2;
     /* A sampler that draws has one state, and the lanes would need two. */
     bool draws = j->o.sampler && tlr_sampler_n_top(j->o.sampler) != 1;
     return s->n_guesses > 1 && !draws ? open_branch(j, m, err) : 0;

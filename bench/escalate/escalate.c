@@ -6,6 +6,10 @@
  * every share of routed tokens: the small model alone, the serial loop, and the
  * loop that runs ahead, each at its bound of asks.  Texts are compared token by
  * token.  One JSON object a line.
+ *
+ * With --http the oracle is a server on this machine and the client is tlr's own:
+ * what it takes beyond the set latency is overhead_ms_p50.  That needs a model
+ * with a tokenizer (--model).
  */
 #include <getopt.h>
 #include <jansson.h>
@@ -18,9 +22,11 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/mem.h"
+#include "bench/escalate/loopback.h"
 #include "bench/escalate/oracle.h"
 #include "convert/convert.h"
 #include "convert/source.h"
+#include "net/net.h"
 #include "router/decode.h"
 
 enum { LIST_MAX = 8, N_CTX = 4096 };
@@ -36,6 +42,7 @@ struct args {
     double llm_ms;
     uint32_t n_tok, n_prompt; /* n_tok 0: by share */
     const char *model;        /* NULL: random weights */
+    bool http;
 };
 
 struct bench {
@@ -146,6 +153,7 @@ static json_t *real(double v)
 
 struct row {
     double rtt_ms, calls, overhead_ms;
+    uint64_t n_connections; /* 0: there is no network */
     const struct oracle *oracle;
     struct outcome small, serial, ahead;
     bool is_identical;
@@ -173,32 +181,86 @@ static void print_row(const struct bench *b, const struct row *r)
         (double)n->slm_ns / 1e6 / b->n_tok, "redone_ms_per_token",
         (double)n->lost_ns / 1e6 / b->n_tok, "branches_taken",
         (json_int_t)n->n_branches, "tokens", (json_int_t)b->n_tok,
-        "overhead_ms_p50", real(r->overhead_ms), "connections", json_null());
+        "overhead_ms_p50", real(r->overhead_ms), "connections", r->n_connections
+                                              ? json_integer((json_int_t)
+                                                    r->n_connections)
+                                              : json_null());
     json_dumpf(j, stdout, JSON_REAL_PRECISION(5) | JSON_PRESERVE_ORDER);
     fputc('\n', stdout);
     fflush(stdout);
     json_decref(j);
 }
 
+/* A client of its own for each run, so that connections are a run's. */
+struct line {
+    struct wire wire;
+    struct loopback *server;
+    struct tlr_net *net;
+    struct tlr_expert expert;
+};
+
+static void hang_up(struct line *l)
+{
+    tlr_expert_close(&l->expert);
+    tlr_net_close(l->net);
+    l->net = NULL;
+}
+
+static int dial(struct line *l, const struct bench *b, struct tlr_err *err)
+{
+    struct tlr_net_options o = TLR_NET_OPTIONS_INIT;
+    if (!l->server) {
+        l->expert = wire_expert(&l->wire);
+        return 0;
+    }
+    o.url = loopback_url(l->server);
+    o.api = "llamacpp";
+    o.timeout_s = 120;
+    int rc = tlr_net_open(&l->net, &o, b->model, err);
+    rc = rc ? rc : tlr_net_connect(l->net, err);
+    return rc ? rc : tlr_net_expert(l->net, &l->expert, err);
+}
+
+/* One run on a line of its own. */
+static int run_on(struct bench *b, struct line *l, struct tlr_speculation ahead,
+                  int32_t *ids, struct row *r, struct outcome *out,
+                  struct tlr_err *err)
+{
+    struct tlr_joint_options jo = {.policy = b->policy, .expert = &l->expert,
+                                   .require_expert = true, .ahead = ahead};
+    struct tlr_expert_account account;
+    int rc = dial(l, b, err);
+    if (!rc)
+        tlr_expert_warm(&l->expert, b->prompt, b->a.n_prompt);
+    rc = rc ? rc : write_text(b, &jo, ids, out, err);
+    if (!rc)
+        tlr_expert_account_of(&l->expert, &account);
+    r->n_connections = rc ? 0 : account.n_connections;
+    hang_up(l);
+    return rc;
+}
+
 /* One latency: the serial loop, then every bound of asks. */
 static int measure_rtt(struct bench *b, struct oracle *o, double rtt_ms,
                        const struct outcome *small, struct tlr_err *err)
 {
-    struct wire w = {.oracle = o, .think_ms = b->a.llm_ms,
-                     .latency_ms = rtt_ms + b->a.llm_ms};
-    struct tlr_expert e = wire_expert(&w);
-    struct tlr_joint_options jo = {.policy = b->policy, .expert = &e,
-                                   .require_expert = true};
+    struct line l = {.wire = {.oracle = o, .think_ms = b->a.llm_ms,
+                              .latency_ms = rtt_ms + b->a.llm_ms}};
+    struct tlr_speculation ahead = {0};
     struct row r = {.rtt_ms = rtt_ms, .oracle = o, .small = *small};
-    int rc = write_text(b, &jo, b->first, &r.serial, err);
-    r.overhead_ms = median_wait(b) - w.latency_ms;
+    int rc = b->a.http ? loopback_open(&l.server, o, b->model, err) : 0;
+    if (!rc && l.server)
+        loopback_set(l.server, l.wire.latency_ms, l.wire.think_ms);
+    rc = rc ? rc : run_on(b, &l, ahead, b->first, &r, &r.serial, err);
+    r.overhead_ms = median_wait(b) - l.wire.latency_ms;
+    if (!rc)
+        fprintf(stderr, "serial: %d connections\n", (int)r.n_connections);
     for (int i = 0; i < b->a.calls.n && !rc; i++) {
         r.calls = b->a.calls.items[i];
-        jo.ahead = (struct tlr_speculation){.calls = r.calls,
-                                            .max_tok = b->n_tok};
+        ahead = (struct tlr_speculation){.calls = r.calls, .max_tok = b->n_tok};
         if (i < b->a.guesses.n)
-            jo.ahead.n_guesses = (int)b->a.guesses.items[i];
-        rc = write_text(b, &jo, b->second, &r.ahead, err);
+            ahead.n_guesses = (int)b->a.guesses.items[i];
+        rc = run_on(b, &l, ahead, b->second, &r, &r.ahead, err);
         r.is_identical =
             memcmp(b->first, b->second, b->n_tok * sizeof *b->first) == 0;
         if (!rc)
@@ -207,6 +269,7 @@ static int measure_rtt(struct bench *b, struct oracle *o, double rtt_ms,
             rc = tlr_err_set(err, TLR_EMISMATCH,
                              "the loop that runs ahead wrote another text");
     }
+    loopback_close(l.server);
     return rc;
 }
 
@@ -297,7 +360,7 @@ static void usage(FILE *to)
 {
     fputs("usage: bench_escalate [--rtt MS,...] [--share S,...] [--calls N,...]\n"
           "                      [--guesses N,...] [--llm-ms MS] [--tokens N] [--prompt N]\n"
-          "                      [--model FILE]\n", to);
+          "                      [--model FILE [--http]]\n", to);
 }
 
 static void parse(struct args *a, int argc, char **argv)
@@ -311,6 +374,7 @@ static void parse(struct args *a, int argc, char **argv)
         {"tokens", required_argument, NULL, 'n'},
         {"prompt", required_argument, NULL, 'p'},
         {"model", required_argument, NULL, 'm'},
+        {"http", no_argument, NULL, 'H'},
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0}};
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) >= 0;) {
@@ -326,6 +390,8 @@ static void parse(struct args *a, int argc, char **argv)
             a->llm_ms = numbers(optarg, 0, 60000).items[0];
         else if (c == 'n')
             a->n_tok = (uint32_t)numbers(optarg, 1, N_CTX / 2).items[0];
+        else if (c == 'H')
+            a->http = true;
         else if (c == 'm')
             a->model = optarg;
         else if (c == 'p')

@@ -98,7 +98,7 @@ int oracle_answer(struct oracle *o, const int32_t *ids, size_t n, int32_t *id,
 
 /* ---- the wire ---- */
 
-static void sleep_until(uint64_t ns)
+void sleep_until(uint64_t ns)
 {
     uint64_t now = tlr_now_ns();
     if (now >= ns)

@@ -48,4 +48,6 @@ struct wire {
 };
 struct tlr_expert wire_expert(struct wire *w);
 
+void sleep_until(uint64_t ns); /* of tlr_now_ns */
+
 #endif

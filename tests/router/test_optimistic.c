@@ -221,7 +221,7 @@ static struct tlr_speculation draw(struct setting *set, uint64_t seed)
     return (struct tlr_speculation){
         .calls = rates[(int)(drawn(&h) * 6)],
         .n_flight = (int)(drawn(&h) * (TLR_FLIGHT_MAX + 1)),
-        .n_guesses = (int)(drawn(&h) * 3),
+        .n_guesses = 1 + (int)(drawn(&h) * 2),
         .max_tok = drawn(&h) < 0.5 ? MOST_TOK : 0};
 }
 
