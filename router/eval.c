@@ -252,7 +252,8 @@ static int encode(struct job *job, struct tlr_err *err)
             return tlr_err_set(err, TLR_ELIMIT,
                                "item %zu: expected a prompt of 1 to %u tokens "
                                "(the model's positions less the answer's), "
-                               "found %zu; shorten it or lower --max-tokens",
+                               "found %zu; shorten it, or lower --shots or "
+                               "--max-tokens",
                                i + 1, (unsigned)room, ids->n);
         if (ids->n > job->max_prompt)
             job->max_prompt = (uint32_t)ids->n;

@@ -455,6 +455,8 @@ try 'label the rest' 0 '20 of 20 questions in jobs.tlrd, 12 of them now*' 'jobs.
     label jobs.tlrd --max-items 20
 try 'label nothing more' 0 '20 of 20 questions in jobs.tlrd, 0 of them now*' '*' label jobs.tlrd --max-items 20
 try 'label, another seed' 1 '' 'tlr: jobs.tlrd: *' label jobs.tlrd --seed 2
+try 'label, other worked examples' 1 '' 'tlr: jobs.tlrd: *' label jobs.tlrd --shots 0
+try 'label, too many worked examples' 2 '' 'tlr: --shots: *' label jobs.tlrd --shots 6
 try 'label --chains llm' 0 '*3  both wrong, finished   0*' '*' label llm.tlrd --max-items 3 --chains llm --chain-tokens 20
 try 'label --chains mixed' 0 '*2  only large model right 0*' '*' label mix.tlrd --max-items 3 --chains mixed --mix 0.5 --chain-tokens 20
 try 'label --chains mixed --previous' 2 '' 'tlr: --previous: a later round needs*' label x.tlrd --chains mixed --router r --previous p
@@ -484,6 +486,9 @@ for policy in mlp+ deferral; do
     try "train --policy $policy" 0 "*$policy *" '*' train r3.bin --policy $policy --for "$m"
 done
 try 'train --loss bt' 0 '*mlp *' '*' train r3.bin --loss bt --pos-weight auto
+llm=rough.bin try 'label own text' 0 '20 of 20 questions*' '*' label own.tlrd --chains mixed --mix 0 --completions 0 --chain-tokens 20 --max-items 20
+try 'train --unlikely' 0 '*mlp *' '*' "$tlr" train own.tlrd --unlikely 0.03 --hidden 8 --epochs 3 -o r5.bin
+try 'train --unlikely, nothing is' 1 '' 'tlr: dataset: all * rows * have label 1; *' "$tlr" train own.tlrd --unlikely 1e-30 -o x.bin
 try 'train for another model' 1 '' 'tlr: both.tlrd: labelled with the model of fingerprint * but rough.bin has *' \
     train x.bin --for rough.bin
 try 'train on one class' 1 '' 'tlr: dataset: all * rows * have label 0; *' "$tlr" train jobs.tlrd -o x.bin
@@ -510,7 +515,7 @@ while [ $i -lt 6 ]; do
     echo "{\"prompt\":\"the $i and the\",\"question\":\"q\",\"answerKey\":\"A\",\"choices\":{\"label\":[\"A\",\"B\"],\"text\":[\"one\",\"two\"]}}"
     i=$((i + 1))
 done >dev.jsonl
-eval_tiny() { "$tlr" eval dev.jsonl --task csqa --slm "$m" --llm model:large.bin -n 12 "$@"; }
+eval_tiny() { "$tlr" eval dev.jsonl --task csqa --slm "$m" --llm model:large.bin --shots 0 -n 12 "$@"; }
 points='.points | length == 4 and (map(.policy) == ["never", "always", "entropy", "random"])'
 try 'eval --json' 0 '{*' '*' eval_tiny --policy entropy,random --tau 0.01 --json --svg eval.svg
 cp out eval.json
@@ -554,7 +559,7 @@ try 'eval, a wrong share' 2 '' "tlr: --shares: expected a share from 0%*found '7
 echo '{"question":"q","answerKey":"A"}' >>dev.jsonl
 try 'eval, a missing field' 1 '' 'tlr: dev.jsonl: line 7: *choices*' eval_tiny --policy random --sweep
 head -n 6 dev.jsonl >six.jsonl
-try calibrate 0 '| share *| mlp *| entropy *7.0% |*' '*' "$tlr" calibrate six.jsonl --slm "$m" \
+try calibrate 0 '| share *| mlp *| entropy *7.0% |*' '*' "$tlr" calibrate six.jsonl --shots 0 --slm "$m" \
     --llm model:rough.bin --router r1.bin -o r4.bin -n 12
 try 'calibrate, a budget' 0 '{*' '' "$tlr" calibrate --slm "$m" --router r4.bin --latency-ms 855 --slm-ms 20 \
     --target-tok-s 12.523 --json
