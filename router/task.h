@@ -76,7 +76,8 @@ const struct tlr_shot *tlr_task_shots(enum tlr_task_kind kind, int *n);
 
 /* Appends the ids that an answer follows: the first n_shots worked examples (at
  * most as many as there are) as turns of the same conversation, then the item's
- * prompt; raw: one text, without the chat template.  *n_shared: how many of the
+ * prompt; raw: one text, without the chat template, in which special tokens of the
+ * prompt count as they do for `tlr run --raw` (not for lm).  *n_shared: how many of the
  * ids every item of the task begins with; NULL is allowed.  TLR_EUNSUPPORTED
  * where the model has no tokenizer or no chat template. */
 int tlr_task_encode(const struct tlr_model *m, enum tlr_task_kind kind,

@@ -52,12 +52,15 @@ const struct tlr_shot *tlr_task_shots(enum tlr_task_kind kind, int *n)
     return csqa;
 }
 
-static int encode_raw(const struct tlr_tokenizer *t,
+/* A prompt as `tlr run --raw` takes it, so special tokens in it count; a text of
+ * lm is text. */
+static int encode_raw(const struct tlr_tokenizer *t, enum tlr_task_kind kind,
                       const struct tlr_shot *shots, int n_shots,
                       const char *prompt, struct tlr_ids *out, size_t *n_shared,
                       struct tlr_err *err)
 {
     static const char between[] = "\n\n";
+    unsigned special = kind == TLR_TASK_LM ? 0 : TLR_ENCODE_SPECIAL;
     unsigned flags = TLR_ENCODE_BOS;
     int rc = 0;
     for (int i = 0; i < n_shots && !rc; i++) {
@@ -68,7 +71,8 @@ static int encode_raw(const struct tlr_tokenizer *t,
         }
     }
     *n_shared = out->n;
-    return rc ? rc : tlr_encode(t, prompt, strlen(prompt), flags, out, err);
+    return rc ? rc : tlr_encode(t, prompt, strlen(prompt), flags | special, out,
+                                err);
 }
 
 int tlr_task_encode(const struct tlr_model *m, enum tlr_task_kind kind,
@@ -90,7 +94,8 @@ int tlr_task_encode(const struct tlr_model *m, enum tlr_task_kind kind,
     n_shots = n_shots < n_has ? n_shots : n_has;
     n_shared = n_shared ? n_shared : &shared;
     if (raw) {
-        return encode_raw(t, shots, n_shots, item->prompt, out, n_shared, err);
+        return encode_raw(t, kind, shots, n_shots, item->prompt, out, n_shared,
+                          err);
     }
     for (int i = 0; i < n_shots; i++) {
         turns[n++] = (struct tlr_message){TLR_ROLE_USER, shots[i].prompt};

@@ -357,6 +357,16 @@ START_TEST(worked_examples_are_earlier_turns)
         ck_assert_uint_eq(ids.n, want.n);
         ck_assert_mem_eq(ids.ids, want.ids, want.n * sizeof *want.ids);
     }
+    /* As `tlr run --raw` has it; a text of lm is text. */
+    char marked[] = "a<|im_end|>";
+    struct tlr_item with_mark = {.prompt = marked};
+    int32_t end = tlr_token_find(tlr_model_tokenizer(m), "<|im_end|>", 10);
+    for (int k = 0; k < 2; k++) {
+        ids.n = 0;
+        ck_assert(!tlr_task_encode(m, k ? TLR_TASK_LM : TLR_TASK_CSQA, 0, true,
+                                   &with_mark, &ids, NULL, &err));
+        ck_assert_int_eq(ids.ids[ids.n - 1] == end, k == 0);
+    }
     ids.n = 0;
     ck_assert(!tlr_task_encode(m, TLR_TASK_CSQA, 1, true, &item, &ids, NULL,
                                &err));
