@@ -75,13 +75,13 @@ static void name_run(struct run *r)
     const struct tlr_dataset_info *info = tlr_dataset_info(r->data.d);
     snprintf(r->name, sizeof r->name,
              "data %016llx %016llx %08x, %s loss %d, lr %g decay %g dropout %g "
-             "weight %g tie %g unlikely %g valid %g batch %u epochs %u patience %u hidden %u "
-             "standardise %d constant %d seed %llu",
+             "weight %g tie %g unlikely %g valid %g batch %u epochs %u "
+             "patience %u hidden %u standardise %d constant %d seed %llu",
              (unsigned long long)info->fingerprint,
              (unsigned long long)info->source, tlr_dataset_digest(r->data.d),
              tlr_policy_name(o->kind), (int)o->loss, o->lr, o->decay,
-             o->dropout, o->pos_weight, o->tie_weight, o->unlikely, o->valid, o->batch, o->epochs,
-             o->patience, o->n_hidden, o->standardise, o->constant_lr,
+             o->dropout, o->pos_weight, o->tie_weight, o->unlikely, o->valid,
+             o->batch, o->epochs, o->patience, o->n_hidden, o->standardise, o->constant_lr,
              (unsigned long long)o->seed);
 }
 

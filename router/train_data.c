@@ -66,20 +66,29 @@ void tlr_train_row(const struct tlr_train_data *data, uint64_t i,
         out->label = !((double)out->p_llm < data->unlikely);
         out->weight = knows;
         out->what = knows ? TLR_CASE_SLM_RIGHT : TLR_CASE_OPEN;
+    } else if (out->what == TLR_CASE_TIE) {
+        out->weight = (float)((double)out->weight * data->tie_weight);
     }
 }
 
-double tlr_train_weight(const struct tlr_train_data *data,
-                        const struct tlr_row *row)
+/* unlikely reads p_llm as that of the small model's token, which it is in mixed
+ * chains only. */
+static int check_mixed(const struct tlr_dataset *d, struct tlr_err *err)
 {
-    double w = (double)row->weight;
-    return row->what == TLR_CASE_TIE ? w * data->tie_weight : w;
+    for (uint64_t i = 0; i < tlr_dataset_info(d)->n_rows; i++) {
+        struct tlr_row row;
+        tlr_dataset_row(d, i, &row);
+        if (row.what == TLR_CASE_SLM_RIGHT || row.what == TLR_CASE_LLM_RIGHT)
+            return tlr_err_set(err, TLR_EFORMAT,
+                               "dataset: expected mixed chains for --unlikely, "
+                               "found gold ones; label with --chains mixed");
+    }
+    return 0;
 }
 
-static bool has_target(const struct tlr_train_data *t,
-                       const struct tlr_row *row, enum tlr_loss_kind loss)
+static bool has_target(const struct tlr_row *row, enum tlr_loss_kind loss)
 {
-    if (tlr_train_weight(t, row) <= 0)
+    if (row->weight <= 0)
         return false;
     return loss == TLR_LOSS_DEFERRAL ? !isnan(row->p_llm)
                                      : row->what != TLR_CASE_OPEN;
@@ -95,7 +104,7 @@ static void split_rows(struct tlr_train_data *t, enum tlr_loss_kind loss,
         tlr_train_row(t, i, &row);
         if (is_held[row.group])
             t->held[t->n_held++] = i;
-        if (!has_target(t, &row, loss))
+        if (!has_target(&row, loss))
             continue;
         if (is_held[row.group]) {
             t->valid[t->n_valid++] = i;
@@ -199,6 +208,8 @@ int tlr_train_data_new(struct tlr_train_data *out, const struct tlr_dataset *d,
     uint8_t *is_held = tlr_calloc(info->n_groups, 1);
     int rc = is_held ? allocate(out, err)
                      : tlr_err_nomem(err, "split", info->n_groups);
+    if (!rc && o->unlikely > 0)
+        rc = check_mixed(d, err);
     if (!rc)
         rc = choose_groups(out, o->valid, o->seed, is_held, err);
     if (!rc)
@@ -251,8 +262,8 @@ static void load_row(void *ctx, int item, int thread)
     read_inputs(t, l->rows[item], x, &row);
     for (uint32_t i = 0; l->normalised && i < t->n_in; i++)
         x[i] = (x[i] - t->mean[i]) * t->scale[i];
-    l->targets[item] = (struct tlr_target){ (float)tlr_train_weight(t, &row),
-                                            row.p_slm, row.p_llm, row.label };
+    l->targets[item] = (struct tlr_target){ row.weight, row.p_slm, row.p_llm,
+                                            row.label };
 }
 
 void tlr_train_load(const struct tlr_train_data *data, struct tlr_pool *pool,

@@ -29,14 +29,10 @@ void tlr_train_load(const struct tlr_train_data *data, struct tlr_pool *pool,
                     const uint64_t *rows, uint32_t n, bool normalised,
                     float *x, struct tlr_target *targets);
 
-/* Row i with the label and the weight that it is trained with: tlr_train_options'
- * unlikely makes both anew. */
+/* Row i with the label and the weight that it is trained with: tie_weight and
+ * unlikely (tlr_train_options) are in them. */
 void tlr_train_row(const struct tlr_train_data *data, uint64_t i,
                    struct tlr_row *out);
-
-/* What a row weighs in the loss. */
-double tlr_train_weight(const struct tlr_train_data *data,
-                        const struct tlr_row *row);
 
 /* order [n] = the rows of an epoch, shuffled by seed and epoch. */
 void tlr_train_shuffle(uint64_t *order, uint64_t n, uint64_t seed,

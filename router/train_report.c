@@ -112,7 +112,7 @@ static void fit(struct judge *j, const struct tlr_train_options *o,
             continue;
         struct tlr_row row;
         tlr_train_row(j->data, j->data->held[i], &row);
-        j->targets[v].weight = (float)tlr_train_weight(j->data, &row);
+        j->targets[v].weight = row.weight;
         j->targets[v].label = row.label;
         j->valid_z[v++] = j->z[i];
     }

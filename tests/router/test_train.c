@@ -277,6 +277,20 @@ START_TEST(data_that_cannot_teach_is_refused)
 }
 END_TEST
 
+/* Their p_llm is the gold token's: it says nothing about the small model's. */
+START_TEST(gold_chains_have_no_unlikely_tokens)
+{
+    struct tlr_err err = TLR_ERR_INIT;
+    struct tlr_train_options o;
+    struct outcome out;
+    small_options(&o, TLR_POLICY_MLP);
+    o.unlikely = 0.01;
+    ck_assert_int_eq(train_on(rows_write("gold.tlrd", ROWS_SOUND), &o, &out,
+                              &err), TLR_EFORMAT);
+    ck_assert_msg(strstr(err.text, "--chains mixed") != NULL, "%s", err.text);
+}
+END_TEST
+
 START_TEST(options_out_of_range_are_refused)
 {
     struct tlr_train_options o;
@@ -337,6 +351,7 @@ Suite *suite_train(void)
     tcase_add_test(c, labels_and_weights_are_made_as_told);
     tcase_add_test(c, questions_are_split_whole);
     tcase_add_test(c, data_that_cannot_teach_is_refused);
+    tcase_add_test(c, gold_chains_have_no_unlikely_tokens);
     tcase_add_test(c, options_out_of_range_are_refused);
     tcase_add_test(c, memory_may_run_out_anywhere);
     suite_add_tcase(s, c);
