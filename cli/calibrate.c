@@ -149,8 +149,8 @@ static int measure(struct job *j, struct tlr_calibration *out,
         .task = (enum tlr_task_kind)tlr_task_find(a->task), .kinds = j->kinds,
         .n_kinds = j->n_kinds, .max_tok = (uint32_t)a->max_tokens,
         .n_jobs = a->jobs == CLI_NO_INT ? tlr_default_threads() : (int)a->jobs,
-        .raw = a->raw, .n_shots = (int)a->shots, .progress = progress, .is_stopped = is_interrupted,
-        .ctx = j };
+        .raw = a->raw, .n_shots = (int)a->shots, .progress = progress,
+        .is_stopped = is_interrupted, .ctx = j };
     cli_progress_begin(&j->progress, "calibrate", false);
     j->progress.unit = "items";
     cli_interrupt_hold();

@@ -301,8 +301,8 @@ static int measure(struct job *j, struct tlr_err *err)
         .runs = j->runs, .n_runs = j->n_runs,
         .max_tok = (uint32_t)a->max_tokens, .seed = (uint64_t)a->seed,
         .n_jobs = a->jobs == CLI_NO_INT ? tlr_default_threads() : (int)a->jobs,
-        .n_ahead = (int)a->ahead, .raw = a->raw, .n_shots = (int)a->shots, .each = finished,
-        .is_stopped = is_interrupted, .ctx = j};
+        .n_ahead = (int)a->ahead, .raw = a->raw, .n_shots = (int)a->shots,
+        .each = finished, .is_stopped = is_interrupted, .ctx = j};
     cli_progress_begin(&j->progress, "eval", false);
     j->progress.unit = "items";
     cli_interrupt_hold();

@@ -22,7 +22,8 @@ struct label_args {
     struct cli_llm_args llm;
     const char *file, *task, *slm, *out, *chains, *router, *previous;
     struct cli_session_args session;
-    int64_t max_items, completions, completion_tokens, chain_tokens, jobs, shots, seed;
+    int64_t max_items, completions, completion_tokens, chain_tokens, jobs,
+        shots, seed;
     double tau, mix;
     bool raw, json;
 };
@@ -50,12 +51,13 @@ static const struct cli_option options[] = {
       .max = 1e9 },
     { .name = "completions", .kind = CLI_INT,
       .at = offsetof(struct label_args, completions), .value = "N",
-      .help = "of a question's positions where both models are wrong, let the "
-              "small model finish N; the others stay without a label",
+      .help = "of a question's positions where both models are wrong (in mixed "
+              "chains: differ), finish N; the others stay without a label",
       .fallback = "2", .min = 0, .max = 1e6 },
     { .name = "completion-tokens", .kind = CLI_INT,
       .at = offsetof(struct label_args, completion_tokens), .value = "N",
-      .help = "most tokens of one completion", .fallback = "96", .min = 1,
+      .help = "most tokens of one completion behind a gold chain; in a mixed one "
+              "--chain-tokens counts", .fallback = "96", .min = 1,
       .max = 1048576 },
     { .name = "chains", .kind = CLI_CHOICE,
       .at = offsetof(struct label_args, chains), .value = "gold|llm|mixed",
@@ -67,7 +69,7 @@ static const struct cli_option options[] = {
               "whose turn it is not", .fallback = "25%" },
     { .name = "chain-tokens", .kind = CLI_INT,
       .at = offsetof(struct label_args, chain_tokens), .value = "N",
-      .help = "most tokens of a chain that the large model writes",
+      .help = "most tokens of a chain that the models write",
       .fallback = "256", .min = 1, .max = 1048576 },
     CLI_PROMPT_OPTIONS(struct label_args),
     { .name = "router", .kind = CLI_FILE,
@@ -422,15 +424,18 @@ const struct cli_verb cli_verb_label = {
              "or prompt, cot and answerKey. Without chains the large model "
              "writes them (--chains llm), and labels say where the small one "
              "agrees. With --chains mixed both write in turn, as they will "
-             "where the router is used; where they differ, the text is "
-             "finished behind either's token, and the large one should be "
-             "asked where only that answers right.\n\n"
+             "where the router is used (--mix 0 without --router: the small one "
+             "alone); where they differ, the text is finished behind either's "
+             "token, and the large one should be asked where only that answers "
+             "right. tlr train --unlikely needs no completion of them "
+             "(--completions 0): only how likely the large model finds the "
+             "small one's token, which every row has.\n\n"
              "Rows are written question by question, in order, and do not "
              "depend on --jobs. After Ctrl-C or a kill the same command goes "
              "on where it stopped. With --json the object has questions, "
              "questions_done, questions_now (of this run, like all that "
              "follows), rows, case_slm_right, case_llm_right, case_outcome, "
-             "case_open, keep, ask, ask_share, completion_tokens, round, jobs, "
+             "case_open, case_tie, keep, ask, ask_share, completion_tokens, round, jobs, "
              "seconds and network (null, or what left the device).",
     .examples = examples,
     .operands = operands,

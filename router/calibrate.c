@@ -148,7 +148,8 @@ static int measure(struct job *j, const struct tlr_eval_run *runs,
     struct tlr_eval_options o = {
         .task = j->opt->task, .runs = runs, .n_runs = n_runs,
         .max_tok = j->opt->max_tok, .n_jobs = j->opt->n_jobs, .n_ahead = -1,
-        .raw = j->opt->raw, .n_shots = j->opt->n_shots, .shares_only = true, .each = item_done,
+        .raw = j->opt->raw, .n_shots = j->opt->n_shots, .shares_only = true,
+        .each = item_done,
         .is_stopped = is_stopped, .ctx = j};
     int rc = done ? tlr_eval(j->items, j->models, &o, outcomes, done, NULL,
                              err)

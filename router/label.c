@@ -118,11 +118,7 @@ static int look_everywhere(struct tlr_labeller *l, uint32_t group,
     struct look k = {l, out, group, tlr_model_config(l->slm)->dim,
                      tlr_model_n_ids(l->slm)};
     size_t before = l->n_prompt - 1; /* the first proposal is made behind it */
-    int rc = tlr_label_rewind(l, err);
-    size_t held = tlr_pos(l->session);
-    if (!rc && before > held) {
-        rc = tlr_prefill(l->session, l->ids.ids + held, before - held, 0, err);
-    }
+    int rc = tlr_label_hold(l, before, err);
     if (!rc) {
         rc = tlr_prefill_each(l->session, l->ids.ids + before, out->n, look_at,
                               &k, err);
@@ -287,12 +283,7 @@ static int label_again(struct tlr_labeller *l, const struct tlr_item *item,
         }
     }
     if (!rc) {
-        rc = tlr_label_rewind(l, err);
-    }
-    if (!rc) {
-        size_t held = tlr_pos(l->session);
-        rc = tlr_prefill(l->session, l->ids.ids + held, l->ids.n - 1 - held, 0,
-                         err);
+        rc = tlr_label_hold(l, l->ids.n - 1, err);
     }
     return rc ? rc : complete_all(l, item, out, err);
 }
@@ -320,7 +311,8 @@ uint64_t tlr_label_source(const struct tlr_labeller *l,
     const struct tlr_label_options *o = l->options;
     const struct tlr_session_options *s = tlr_session_options_used(l->session);
     const uint64_t parts[] = {
-        items->hash, who, o->task, o->raw, (uint64_t)o->n_shots, o->llm_chains, o->n_completions,
+        items->hash, who, o->task, o->raw, (uint64_t)o->n_shots, o->llm_chains,
+        o->n_completions,
         o->n_completions ? o->completion_tok : 0,
         o->llm_chains || o->mixed_chains ? o->chain_tok : 0, o->mixed_chains,
         o->mixed_chains ? (uint64_t)(o->mix * 1e9) : 0, o->seed, o->round, s->n_ctx,

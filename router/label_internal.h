@@ -9,10 +9,11 @@
 int tlr_label_encode(struct tlr_labeller *l, const struct tlr_item *item,
                      uint32_t group, struct tlr_err *err);
 
-/* The session holds the ids that all items share and no other, always computed
- * in the same pieces: the bits of f32 matrices depend on how many tokens come at
- * once, and an item's rows must not depend on the item before. */
-int tlr_label_rewind(struct tlr_labeller *l, struct tlr_err *err);
+/* The session comes to hold l->ids[0 .. n), n >= n_prompt - 1.  What all items
+ * share is computed once, and always in one piece: the bits of f32 matrices
+ * depend on how many tokens come at once, and an item's rows must not depend on
+ * the item before. */
+int tlr_label_hold(struct tlr_labeller *l, size_t n, struct tlr_err *err);
 
 /* Text of ids, special tokens left out, appended to l->text[*len]. */
 int tlr_label_text(struct tlr_labeller *l, const int32_t *ids, size_t n,

@@ -103,11 +103,7 @@ int tlr_label_write_mixed(struct tlr_labeller *l, uint32_t group,
     uint64_t n_tok = 0;
     int rc = pen_new(&p, l, &l->ids, group, err);
     if (!rc) {
-        rc = tlr_label_rewind(l, err);
-    }
-    if (!rc) {
-        size_t held = tlr_pos(l->session);
-        rc = tlr_prefill(l->session, l->ids.ids + held, l->ids.n - held, 0, err);
+        rc = tlr_label_hold(l, l->ids.n, err);
     }
     if (!rc) {
         rc = write_on(&p, &n_tok, err);

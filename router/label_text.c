@@ -126,18 +126,22 @@ int tlr_label_encode(struct tlr_labeller *l, const struct tlr_item *item,
     return rc;
 }
 
-int tlr_label_rewind(struct tlr_labeller *l, struct tlr_err *err)
+int tlr_label_hold(struct tlr_labeller *l, size_t n, struct tlr_err *err)
 {
     struct tlr_session *s = l->session;
-    size_t n = l->n_shared < l->n_prompt ? l->n_shared : 0;
-    bool holds = n > 0 && l->n_held == n && tlr_pos(s) >= n &&
-                 memcmp(tlr_ids_of(s), l->ids.ids, n * sizeof *l->ids.ids) == 0;
-    int rc = tlr_rewind(s, holds ? (uint32_t)n : 0, err);
+    const int32_t *ids = l->ids.ids;
+    size_t shared = l->n_shared < n ? l->n_shared : 0;
+    bool holds = shared > 0 && l->n_held == shared && tlr_pos(s) >= shared &&
+                 memcmp(tlr_ids_of(s), ids, shared * sizeof *ids) == 0;
+    int rc = tlr_rewind(s, holds ? (uint32_t)shared : 0, err);
     l->n_held = 0;
-    if (!rc && !holds && n > 0) {
-        rc = tlr_prefill(s, l->ids.ids, n, 0, err);
+    if (!rc && !holds && shared > 0) {
+        rc = tlr_prefill(s, ids, shared, 0, err);
     }
-    l->n_held = rc ? 0 : n;
+    if (!rc && n > shared) {
+        rc = tlr_prefill(s, ids + shared, n - shared, 0, err);
+    }
+    l->n_held = rc ? 0 : shared;
     return rc;
 }
 
@@ -226,7 +230,8 @@ int tlr_label_complete(struct tlr_labeller *l, const struct tlr_item *item,
     }
     tlr_joint_free(w.joint);
     if (!rc) {
-        rc = tlr_label_text(l, l->ids.ids + l->n_prompt, pos - l->n_prompt, &len, err);
+        rc = tlr_label_text(l, l->ids.ids + l->n_prompt, pos - l->n_prompt,
+                            &len, err);
     }
     if (!rc) {
         rc = tlr_label_text(l, l->reply.ids, l->reply.n, &len, err);
