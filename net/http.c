@@ -27,6 +27,8 @@ static void finish(struct tlr_http *h, struct tlr_http_state *s)
     pthread_mutex_lock(&h->lock);
     s->phase = DONE;
     pthread_cond_broadcast(&h->done);
+    if (h->notify)
+        h->notify(h->notify_ctx);
     pthread_mutex_unlock(&h->lock);
 }
 
@@ -352,6 +354,14 @@ bool tlr_http_wait(struct tlr_http *h, struct tlr_http_call *c,
     bool is_done = s->phase == DONE || s->phase == IDLE;
     pthread_mutex_unlock(&h->lock);
     return is_done;
+}
+
+void tlr_http_notify(struct tlr_http *h, void (*call)(void *ctx), void *ctx)
+{
+    pthread_mutex_lock(&h->lock);
+    h->notify = call;
+    h->notify_ctx = ctx;
+    pthread_mutex_unlock(&h->lock);
 }
 
 void tlr_http_abort(struct tlr_http *h, struct tlr_http_call *c)

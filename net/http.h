@@ -88,6 +88,9 @@ void tlr_http_submit(struct tlr_http *h, struct tlr_http_call *c);
 /* Whether it is done, after waiting at most timeout_ms for it (0: a look). */
 bool tlr_http_wait(struct tlr_http *h, struct tlr_http_call *c,
                    uint64_t timeout_ms);
+/* `call` is called, under a lock, when any call is done; NULL: no more.  It must
+ * not call back, and nobody who holds what it waits for may be in here. */
+void tlr_http_notify(struct tlr_http *h, void (*call)(void *ctx), void *ctx);
 /* Ends a call that is not done: at the latest a moment later it is, with
  * TLR_ECANCELLED.  Costs its connection. */
 void tlr_http_abort(struct tlr_http *h, struct tlr_http_call *c);

@@ -29,7 +29,9 @@ struct tlr_http {
     bool has_thread, has_sync;
     pthread_mutex_t lock;
     pthread_cond_t done;
-    bool quits; /* under the lock */
+    bool quits; /* under the lock, like the next two */
+    void (*notify)(void *ctx);
+    void *notify_ctx;
     struct tlr_http_state *calls[TLR_HTTP_CALLS]; /* under the lock */
 };
 

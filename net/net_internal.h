@@ -1,4 +1,4 @@
-/* net_internal.h - what client.c, probe.c and expert_net.c share. */
+/* net_internal.h - what client.c, probe.c and the expert share. */
 #ifndef TLR_NET_NET_INTERNAL_H
 #define TLR_NET_NET_INTERNAL_H
 
@@ -75,6 +75,15 @@ void tlr_net_count(struct tlr_net *n, const struct tlr_http_call *c);
 bool tlr_net_is_stopped(const struct tlr_net *n);
 /* Waits for a call while nothing stops it: TLR_ECANCELLED. */
 int tlr_net_await(struct tlr_net *n, struct tlr_http_call *c, struct tlr_err *err);
+
+/* ---- expert_attempt.c ---- */
+
+/* The request's body; ids may be NULL where the prefix goes by text. */
+void tlr_net_attempt_build(struct tlr_net_slot *s, const int32_t *ids);
+/* Of http.h's calls; ctx is the slot. */
+int tlr_net_attempt_before(void *ctx, struct tlr_http_call *c,
+                           struct tlr_err *err);
+int64_t tlr_net_attempt_after(void *ctx, struct tlr_http_call *c);
 
 /* ---- probe.c ---- */
 

@@ -108,6 +108,9 @@ static void states(struct page *p, const struct tlr_metrics *m)
     static const char gauge[] = "gauge";
     number(p, "running_requests", gauge, "Requests in a slot.",
            (uint64_t)m->n_running);
+    number(p, "parked_requests", gauge,
+           "Of these, waiting for the large model with nothing else to do.",
+           (uint64_t)m->n_parked);
     number(p, "waiting_requests", gauge, "Requests in the queue.",
            (uint64_t)m->n_waiting);
     number(p, "slots", gauge, "Texts that can be made at once.",

@@ -26,6 +26,8 @@ struct tlr_metrics {
     uint64_t joint_tok;                         /* all tokens of these */
     uint64_t n_steps, step_tok;                 /* steps together, their tokens */
     int n_running, n_waiting, n_slots, n_connections;
+    int n_parked; /* of those running: can do nothing before the large model
+                     answers */
     uint64_t kv_tok, kv_cap_tok; /* of all slots */
     struct tlr_histogram first_token, between_tokens, whole; /* seconds */
 };

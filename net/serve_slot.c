@@ -54,7 +54,7 @@ static int open_joint(struct tlr_slot *slot, struct tlr_err *err)
     const struct tlr_job_ask *a = &slot->job->ask;
     struct tlr_joint_options o = {.mode = a->mode, .policy = a->policy,
                                   .sampler = slot->sampler,
-                                  .explain = a->explain};
+                                  .explain = a->explain, .parks = true};
     if (a->mode != TLR_SMALL_ONLY) {
         o.expert = slot->expert;
         o.require_expert = slot->require_llm;

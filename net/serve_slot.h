@@ -35,7 +35,8 @@ int tlr_slot_begin(struct tlr_slot *slot, struct tlr_err *err);
 int tlr_slot_read(struct tlr_slot *slot, size_t most, struct tlr_err *err);
 
 /* Picks the next token, after the last one is in the session, and writes it into
- * the job.  *finish: enum tlr_job_finish where it ends the text, else -1. */
+ * the job.  *finish: enum tlr_job_finish where it ends the text, else -1.
+ * TLR_EPENDING as tlr_joint_next: there is no token yet. */
 int tlr_slot_next(struct tlr_slot *slot, int *finish, struct tlr_err *err);
 
 /* Frees what belongs to the job, and not the job. */

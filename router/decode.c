@@ -64,6 +64,9 @@ int tlr_joint_new(struct tlr_joint **out, struct tlr_session *s,
 
 void tlr_joint_stop(struct tlr_joint *j)
 {
+    if (j->open.is_open)
+        tlr_expert_cancel(j->o.expert, &j->open.ticket);
+    j->open.is_open = false;
     if (j->ahead)
         tlr_ahead_stop(j);
 }
@@ -199,20 +202,48 @@ void tlr_joint_times(struct tlr_joint_token *t,
     t->cached_tok = r->cached_tok;
 }
 
-/* Its token after ids[0..n) into t->llm. */
+static int send(struct tlr_joint *j, const int32_t *ids, size_t n,
+                struct tlr_err *err)
+{
+    struct tlr_open_ask *a = &j->open;
+    if (!a->is_open)
+        a->begun_ns = j->mark_ns;
+    a->is_open = true;
+    int rc = tlr_expert_submit(j->o.expert, ids, n, 1, j->n_ids, &a->ticket,
+                               err);
+    /* Other texts' asks are on their way, and one of them makes room. */
+    if (rc == TLR_ELIMIT && j->o.parks)
+        return TLR_EPENDING;
+    a->is_sent = true;
+    j->totals.n_calls++;
+    return rc;
+}
+
+/* Its token after ids[0..n) into t->llm.  TLR_EPENDING is for a loop that parks:
+ * asked again, this goes on where it was. */
 static int ask(struct tlr_joint *j, const int32_t *ids, size_t n,
                struct tlr_joint_token *t, struct tlr_err *err)
 {
-    struct tlr_expert_reply reply;
-    uint64_t wait_ns = 0;
-    int rc = tlr_expert_ask(j->o.expert, ids, n, 1, j->n_ids, &reply, err);
-    j->totals.n_calls++;
-    tlr_joint_mark(j, &wait_ns);
-    tlr_joint_times(t, &reply, wait_ns);
-    t->exposed_ns = wait_ns;
+    struct tlr_open_ask *a = &j->open;
+    struct tlr_expert_reply reply = {.n_tok = 0};
+    struct tlr_err why = TLR_ERR_INIT;
+    bool was_open = a->is_open;
+    int rc = a->is_open && a->is_sent ? 0 : send(j, ids, n, &why);
     if (!rc)
-        t->llm = reply.ids[0];
-    return rc;
+        rc = tlr_expert_wait(j->o.expert, &a->ticket, j->o.parks ? 0 : -1,
+                             j->n_ids, &reply, &why);
+    if (rc == TLR_EPENDING)
+        return rc;
+    a->is_open = a->is_sent = false;
+    j->mark_ns = tlr_now_ns();
+    t->exposed_ns = j->mark_ns - a->begun_ns;
+    tlr_joint_times(t, &reply, t->exposed_ns);
+    if (was_open)
+        tlr_expert_waited(j->o.expert, t->exposed_ns);
+    if (rc)
+        return tlr_err_set(err, rc, "%s", why.text);
+    t->llm = reply.ids[0];
+    return 0;
 }
 
 /* The same, where a failure may be lived with. */
@@ -221,8 +252,8 @@ static int try_ask(struct tlr_joint *j, struct tlr_joint_token *t,
 {
     struct tlr_err why = TLR_ERR_INIT;
     int rc = ask(j, tlr_ids_of(j->session), tlr_pos(j->session), t, &why);
-    if (!rc)
-        return 0;
+    if (!rc || rc == TLR_EPENDING)
+        return rc;
     if (j->o.require_expert || rc == TLR_ECANCELLED)
         return tlr_err_set(err, rc, "%s", why.text);
     t->is_failed = t->is_asked;
@@ -275,23 +306,30 @@ int tlr_joint_see(struct tlr_joint *j, struct tlr_sight *v,
 static int next_joint(struct tlr_joint *j, struct tlr_joint_token *t,
                       struct tlr_err *err)
 {
-    struct tlr_sight v;
-    int rc = append(j, err);
-    rc = rc ? rc : tlr_joint_see(j, &v, t, err);
+    struct tlr_sight *v = &j->open.sight;
+    int rc = 0;
+    if (j->open.is_open) {
+        *t = j->open.token;
+    } else {
+        rc = append(j, err);
+        rc = rc ? rc : tlr_joint_see(j, v, t, err);
+    }
     if (!rc && j->o.expert && (t->is_asked || j->o.explain))
         rc = try_ask(j, t, err);
+    if (rc == TLR_EPENDING)
+        j->open.token = *t;
     if (rc)
         return rc;
     if (j->o.explain) {
-        t->signals = v.signals;
-        t->slm = v.signals.best;
+        t->signals = v->signals;
+        t->slm = v->signals.best;
     }
     t->is_llm = t->is_asked && t->llm >= 0;
     if (t->is_llm) {
         t->id = t->llm;
         return 0;
     }
-    rc = tlr_joint_pick(j, &v, &t->slm, err);
+    rc = tlr_joint_pick(j, v, &t->slm, err);
     t->id = t->slm;
     tlr_joint_mark(j, &t->slm_ns);
     return rc;
@@ -356,7 +394,14 @@ int tlr_joint_next(struct tlr_joint *j, struct tlr_joint_token *out,
 
 int32_t tlr_joint_pending(const struct tlr_joint *j)
 {
-    return j->o.mode == TLR_LARGE_ONLY || j->ahead ? -1 : j->pending;
+    if (j->ahead)
+        return tlr_ahead_pending(j);
+    return j->o.mode == TLR_LARGE_ONLY ? -1 : j->pending;
+}
+
+bool tlr_joint_is_waiting(const struct tlr_joint *j)
+{
+    return j->ahead ? tlr_ahead_is_waiting(j) : j->open.is_open;
 }
 
 void tlr_joint_appended(struct tlr_joint *j)

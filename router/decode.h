@@ -90,6 +90,10 @@ struct tlr_joint_options {
     /* Taken for zero with explain, which asks at every position, and for an
      * expert that cannot be asked without standing still. */
     struct tlr_speculation ahead;
+    /* For callers with several texts: where nothing is left to do but to wait
+     * for the expert, and after each step that runs ahead, tlr_joint_next returns
+     * TLR_EPENDING. */
+    bool parks;
 };
 
 struct tlr_joint;
@@ -110,15 +114,18 @@ void tlr_joint_stop(struct tlr_joint *j);
 /* The next token.  It is not in the session yet: the next call appends it first,
  * so the last one of a text costs no step.  TLR_ELIMIT when the context is full.
  * An expert that fails does not fail the call, unless it is required, writes
- * alone or was cancelled. */
+ * alone or was cancelled.  TLR_EPENDING, with err as it was: call again; other
+ * texts may take steps meanwhile. */
 int tlr_joint_next(struct tlr_joint *j, struct tlr_joint_token *out,
                    struct tlr_err *err);
 
-/* For callers that step several texts together (tlr_decode_together): the last
- * token, as long as the session lacks it and waits for it, else -1; and the word that it is there
- * now, so that the next call does not append it. */
+/* For callers that step several texts together (tlr_decode_together): the token
+ * that the next call would append to the session, else -1; and the word that it is
+ * there now. */
 int32_t tlr_joint_pending(const struct tlr_joint *j);
 void tlr_joint_appended(struct tlr_joint *j);
+/* After TLR_EPENDING: the next call has nothing to do before a reply is there. */
+bool tlr_joint_is_waiting(const struct tlr_joint *j);
 
 /* Tokens of the text up to and without the one of the last call. */
 uint32_t tlr_joint_pos(const struct tlr_joint *j);

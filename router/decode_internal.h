@@ -8,6 +8,26 @@
 
 struct tlr_ahead;
 
+/* What the head made of the position at hand. */
+struct tlr_sight {
+    int n_top; /* 0: tlr_top did not run */
+    int32_t ids[TLR_TOP_MAX];
+    float logits[TLR_TOP_MAX];
+    bool has_logits;
+    struct tlr_signals signals;
+    bool has_signals;
+};
+
+/* The serial loop's ask, and the position that it is for. */
+struct tlr_open_ask {
+    bool is_open; /* not answered yet: what follows holds */
+    bool is_sent; /* false: the expert carried no more */
+    struct tlr_expert_ticket ticket;
+    struct tlr_sight sight;
+    struct tlr_joint_token token;
+    uint64_t begun_ns;
+};
+
 struct tlr_joint {
     struct tlr_session *session;
     struct tlr_joint_options o;
@@ -19,18 +39,9 @@ struct tlr_joint {
     struct tlr_joint_totals totals;
     struct tlr_err failure;
     uint64_t mark_ns;
+    struct tlr_open_ask open;
     const struct tlr_generation *ends; /* NULL: none are known */
     struct tlr_ahead *ahead;           /* NULL: the serial loop */
-};
-
-/* What the head made of the position at hand. */
-struct tlr_sight {
-    int n_top; /* 0: tlr_top did not run */
-    int32_t ids[TLR_TOP_MAX];
-    float logits[TLR_TOP_MAX];
-    bool has_logits;
-    struct tlr_signals signals;
-    bool has_signals;
 };
 
 extern const struct tlr_joint_token tlr_joint_no_token;
@@ -61,5 +72,7 @@ int tlr_ahead_next(struct tlr_joint *j, struct tlr_joint_token *out,
                    struct tlr_err *err);
 void tlr_ahead_stop(struct tlr_joint *j);
 uint32_t tlr_ahead_pos(const struct tlr_joint *j);
+int32_t tlr_ahead_pending(const struct tlr_joint *j);
+bool tlr_ahead_is_waiting(const struct tlr_joint *j);
 
 #endif

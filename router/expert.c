@@ -112,6 +112,18 @@ void tlr_expert_warm(struct tlr_expert *e, const int32_t *ids, size_t n)
         e->ops->warm(e->self, ids, n);
 }
 
+void tlr_expert_notify(struct tlr_expert *e, void (*call)(void *ctx), void *ctx)
+{
+    if (e->ops->notify)
+        e->ops->notify(e->self, call, ctx);
+}
+
+void tlr_expert_waited(struct tlr_expert *e, uint64_t ns)
+{
+    if (e->ops->waited)
+        e->ops->waited(e->self, ns);
+}
+
 void tlr_expert_account_of(const struct tlr_expert *e,
                            struct tlr_expert_account *out)
 {

@@ -78,6 +78,13 @@ struct tlr_expert_ops {
      * Returns at once; nothing is told of how it went. */
     void (*warm)(void *self, const int32_t *ids, size_t n);
     void (*account)(const void *self, struct tlr_expert_account *out);
+    /* From now on `call` is called whenever an ask may be done, in any thread and
+     * for moments only; NULL: no more, and none is running when this returns.
+     * Of experts that share a server the last one's holds. */
+    void (*notify)(void *self, void (*call)(void *ctx), void *ctx);
+    /* Somebody stood still for a reply without standing in wait(): counts as a
+     * wait where waits are budgeted. */
+    void (*waited)(void *self, uint64_t ns);
 };
 
 struct tlr_expert {
@@ -121,6 +128,9 @@ int tlr_expert_wait(struct tlr_expert *e, struct tlr_expert_ticket *t,
                     struct tlr_expert_reply *out, struct tlr_err *err);
 void tlr_expert_cancel(struct tlr_expert *e, struct tlr_expert_ticket *t);
 void tlr_expert_warm(struct tlr_expert *e, const int32_t *ids, size_t n);
+void tlr_expert_notify(struct tlr_expert *e, void (*call)(void *ctx),
+                       void *ctx);
+void tlr_expert_waited(struct tlr_expert *e, uint64_t ns);
 /* Zeros where the expert keeps none. */
 void tlr_expert_account_of(const struct tlr_expert *e,
                            struct tlr_expert_account *out);

@@ -68,6 +68,7 @@ struct tlr_ahead {
     struct flight flights[TLR_FLIGHT_MAX];
     int n_flight;
     uint64_t n_kept;  /* asks whose reply was waited for and used */
+    uint64_t still_ns; /* parked since then, with nothing to do; 0: not */
 };
 
 static int open_branch(struct tlr_joint *j, const struct tlr_model *m,
@@ -325,7 +326,7 @@ static bool ask(struct tlr_joint *j, struct lane *l, int i)
     int rc = tlr_expert_submit(j->o.expert, tlr_ids_of(l->session),
                                l->first + (size_t)i, 1, j->n_ids, &f->ticket,
                                &f->why);
-    if (rc == TLR_ELIMIT && a->n_flight > 0)
+    if (rc == TLR_ELIMIT && (a->n_flight > 0 || j->o.parks))
         return false;
     f->is_used = true;
     a->n_flight++;
@@ -513,11 +514,29 @@ static void stand_still(struct tlr_joint *j)
     j->ahead->text.queue[0].t.exposed_ns += tlr_now_ns() - begun;
 }
 
+static bool may_go_on(const struct tlr_joint *j)
+{
+    return may_run(j, &j->ahead->text) || may_run(j, &j->ahead->branch);
+}
+
+/* The time since the last call, if that one ended for want of a reply. */
+static void count_still(struct tlr_joint *j)
+{
+    struct tlr_ahead *a = j->ahead;
+    uint64_t ns = a->still_ns ? tlr_now_ns() - a->still_ns : 0;
+    a->still_ns = 0;
+    if (ns == 0)
+        return;
+    a->text.queue[0].t.exposed_ns += ns;
+    tlr_expert_waited(j->o.expert, ns);
+}
+
 int tlr_ahead_next(struct tlr_joint *j, struct tlr_joint_token *out,
                    struct tlr_err *err)
 {
     struct lane *text = &j->ahead->text, *branch = &j->ahead->branch;
-    bool is_stuck = false;
+    bool is_stuck = false, has_run = false;
+    count_still(j);
     for (;;) {
         collect(j, text);
         collect(j, branch);
@@ -526,14 +545,36 @@ int tlr_ahead_next(struct tlr_joint *j, struct tlr_joint_token *out,
         if (text->n > 0 && (text->queue[0].state == SURE ||
                             text->queue[0].state == BROKEN))
             return hand_out(j, out, err);
+        if (has_run && j->o.parks)
+            return TLR_EPENDING;
         begin_branch(j);
-        if (!is_stuck && (may_run(j, text) || may_run(j, branch))) {
+        has_run = !is_stuck && may_go_on(j);
+        if (has_run) {
             int rc = run_ahead(j, &is_stuck, err);
             if (rc)
                 return rc;
+        } else if (j->o.parks) {
+            j->ahead->still_ns = tlr_now_ns();
+            return TLR_EPENDING;
         } else {
             stand_still(j);
             is_stuck = false;
         }
     }
+}
+
+/* ---- several texts ---- */
+
+/* With a branch both lanes share a pass of their own. */
+int32_t tlr_ahead_pending(const struct tlr_joint *j)
+{
+    const struct lane *text = &j->ahead->text;
+    bool is_wanted = !j->ahead->is_branching && wants_step(text) &&
+                     may_run(j, text);
+    return is_wanted ? last_id(text) : -1;
+}
+
+bool tlr_ahead_is_waiting(const struct tlr_joint *j)
+{
+    return j->ahead->still_ns != 0;
 }

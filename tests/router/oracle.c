@@ -75,7 +75,8 @@ static int oracle_submit(void *self, const int32_t *ids, size_t n, int n_tok,
     struct oracle *o = self;
     struct tlr_expert_reply reply;
     struct tlr_err why = TLR_ERR_INIT;
-    if (o->n_open == o->carries)
+    uint64_t line = tlr_hash_u64(o->schedule + 1, (uint64_t)o->n_tried++);
+    if (o->n_open == o->carries || uniform(line) < o->busy)
         return say(TLR_ELIMIT, err);
     ck_assert_int_lt(o->n_submitted, ORACLE_TICKETS);
     int rc = oracle_ask(o, ids, n, n_tok, &reply, &why);

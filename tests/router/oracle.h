@@ -20,11 +20,12 @@ struct oracle {
     uint64_t schedule;      /* seed of delays */
     int most_ticks;         /* longest delay; a look takes one */
     int carries;            /* tickets at once; more are TLR_ELIMIT */
+    double busy;            /* share of submits that find others' tickets there */
     int budget;             /* answers before all fail; below 0: no end */
     double lost_on_submit;  /* of failures, the share that fails at once */
     /* out */
     uint64_t now;
-    int n_open, n_most_open, n_submitted, n_cancelled;
+    int n_open, n_most_open, n_submitted, n_cancelled, n_tried;
     /* inside */
     struct tlr_session *own; /* the small model once more */
     struct {
