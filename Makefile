@@ -63,6 +63,7 @@ STACK_model   := convert engine weights kernels base
 STACK_tokenizer := convert engine weights kernels base
 STACK_router  := router convert engine weights kernels base
 STACK_net     := net router convert engine weights kernels base
+STACK_soak    := $(STACK_net)
 STACK_cli     := net convert router engine weights kernels base
 STACK_real    := net convert router engine weights kernels base
 libs_of        = $(patsubst %,$(BUILD)/lib%.a,$(STACK_$(1)))
@@ -117,13 +118,16 @@ endif
 
 # ---- tests -----------------------------------------------------------------
 # SKIP_ROOMS="real ..." leaves rooms out: 640 tokens under a sanitizer take long.
-TEST_ROOMS := $(filter-out $(SKIP_ROOMS),$(patsubst tests/%/suites.inc,%,$(wildcard tests/*/suites.inc)))
+TEST_ROOMS := $(filter-out soak $(SKIP_ROOMS),$(patsubst tests/%/suites.inc,%,$(wildcard tests/*/suites.inc)))
 test-net: check-net ## the network room alone: wire formats and failing servers
-.PHONY: test-net
+soak-net: check-soak ## 10,000 escalations over a line of which a fifth fails (SOAK=N escalations)
+check-soak: export TLR_SOAK := $(SOAK)
+.PHONY: test-net soak-net
 
 # Random models serve other rooms too.
 TEST_MORE_router := tests/model/models.c
 TEST_MORE_net := tests/router/tiny.c
+TEST_MORE_soak := $(addprefix tests/,net/hash_llm.c net/loop.c net/server.c router/tiny.c)
 SUPPORT_OBJS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/support/check_main.c,$(wildcard tests/support/*.c)))
 
 define test_rules
@@ -136,7 +140,7 @@ check-$(1): $(BUILD)/check_$(1)
 	$(BUILD)/check_$(1)
 .PHONY: check-$(1)
 endef
-$(foreach r,$(TEST_ROOMS),$(eval $(call test_rules,$(r))))
+$(foreach r,$(TEST_ROOMS) soak,$(eval $(call test_rules,$(r))))
 
 check-rooms: $(addprefix check-,$(TEST_ROOMS))
 check: check-rooms check-replay check-cli check-serve ## the tests of every room, with what is installed
@@ -207,10 +211,16 @@ QUALITY_PYTHON ?= python3
 bench-quality: tlr ## tlr's and llama.cpp's 4 and 8 bits beside f32 (QUALITY="--source M.gguf --data D --work W"; bench/quality/README.md)
 	$(QUALITY_PYTHON) bench/quality/quality.py --tlr ./tlr $(QUALITY)
 
-$(BUILD)/bench_escalate: $(patsubst %.c,$(BUILD)/%.o,$(wildcard bench/escalate/*.c)) $(call libs_of,cli)
+WIRE_OBJS := $(addprefix $(BUILD)/bench/escalate/,loopback.o oracle.o)
+$(BUILD)/bench_escalate: $(BUILD)/bench/escalate/escalate.o $(WIRE_OBJS) $(call libs_of,cli)
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(NET_LIBS) $(LIBS)
+$(BUILD)/same_text: $(BUILD)/bench/escalate/same_text.o $(WIRE_OBJS) $(call libs_of,cli)
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(NET_LIBS) $(LIBS)
 bench-escalate: $(BUILD)/bench_escalate ## time escalations over a loopback wire, JSON rows (ESCALATE="--rtt 50,170,500 --share 0.02,0.14")
 	@$(BUILD)/bench_escalate $(ESCALATE)
+QUESTIONS ?= ../shared/data/csqa_dev.jsonl
+same-text: $(BUILD)/same_text models/csqa-slm.bin models/csqa-llm.bin ## 500 questions, waiting and running ahead: the same tokens (QUESTIONS=FILE)
+	$(BUILD)/same_text $(SAME_TEXT) models/csqa-slm.bin models/csqa-llm.bin $(QUESTIONS)
 
 PROFILE ?= bench --random qwen2.5-0.5b --type q4 -p 512 -n 128
 profile: tlr ## perf record + flame graph of a run (PROFILE="bench ..."); docs/profiling.md
@@ -287,6 +297,6 @@ clean: ## remove what make built (models stay)
 help: ## this list
 	@grep -hE '^[a-z][a-z-]*:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 14
 
-.PHONY: FORCE all bench-peers bench-quality bench-escalate profile check check-rooms check-cli check-serve check-replay clients test test-web test-arm fuzz fuzz-run lint demo pair install uninstall clean help
+.PHONY: FORCE all bench-peers bench-quality bench-escalate same-text profile check check-rooms check-cli check-serve check-replay clients test test-web test-arm fuzz fuzz-run lint demo pair install uninstall clean help
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

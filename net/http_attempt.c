@@ -20,6 +20,7 @@ static size_t take_body(char *data, size_t size, size_t n, void *ctx)
     struct tlr_http_state *s = ctx;
     n *= size;
     if (s->call->reply.n + n > TLR_HTTP_REPLY_MAX) {
+        tlr_buf_clear(&s->call->reply); /* nobody will look at it */
         s->is_too_long = true;
         return 0;
     }

@@ -248,7 +248,9 @@ static int measure_rtt(struct bench *b, struct oracle *o, double rtt_ms,
                               .latency_ms = rtt_ms + b->a.llm_ms}};
     struct tlr_speculation ahead = {0};
     struct row r = {.rtt_ms = rtt_ms, .oracle = o, .small = *small};
-    int rc = b->a.http ? loopback_open(&l.server, o, b->model, err) : 0;
+    struct wire instant = {.oracle = o}; /* the server has the latency */
+    struct tlr_expert llm = wire_expert(&instant);
+    int rc = b->a.http ? loopback_open(&l.server, &llm, b->model, err) : 0;
     if (!rc && l.server)
         loopback_set(l.server, l.wire.latency_ms, l.wire.think_ms);
     rc = rc ? rc : run_on(b, &l, ahead, b->first, &r, &r.serial, err);

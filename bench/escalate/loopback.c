@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "bench/escalate/oracle.h"
 
 enum { MAX_CLIENTS = 32, MAX_REQUEST = 1 << 20 };
 
@@ -25,7 +26,8 @@ struct client {
 };
 
 struct loopback {
-    struct oracle *oracle;
+    struct tlr_expert *llm;
+    pthread_mutex_t asking;
     const struct tlr_model *like;
     double latency_ms, think_ms;
     int fd;
@@ -41,13 +43,17 @@ static json_t *complete(struct loopback *s, const json_t *body)
 {
     const json_t *prompt = json_object_get(body, "prompt");
     size_t n = json_array_size(prompt);
-    int32_t *ids = tlr_calloc(n + 1, sizeof *ids), id = 0;
+    int32_t *ids = tlr_calloc(n + 1, sizeof *ids);
     json_t *tokens = json_array();
+    struct tlr_expert_reply r;
     for (size_t i = 0; ids && i < n; i++)
         ids[i] = (int32_t)json_integer_value(json_array_get(prompt, i));
-    if (ids && n > 0 && oracle_answer(s->oracle, ids, n, &id, NULL) == 0 &&
-        json_integer_value(json_object_get(body, "n_predict")) > 0)
-        json_array_append_new(tokens, json_integer(id));
+    pthread_mutex_lock(&s->asking);
+    if (ids && n > 0 &&
+        json_integer_value(json_object_get(body, "n_predict")) > 0 &&
+        !tlr_expert_ask(s->llm, ids, n, 1, tlr_model_n_ids(s->like), &r, NULL))
+        json_array_append_new(tokens, json_integer(r.ids[0]));
+    pthread_mutex_unlock(&s->asking);
     tlr_free(ids);
     return json_pack("{s:s, s:o, s:s, s:I, s:{s:f, s:f}}", "content", "",
                      "tokens", tokens, "stop_type", "limit", "tokens_evaluated",
@@ -154,7 +160,7 @@ static void *serve(void *arg)
     return NULL;
 }
 
-int loopback_open(struct loopback **out, struct oracle *oracle,
+int loopback_open(struct loopback **out, struct tlr_expert *llm,
                   const struct tlr_model *like, struct tlr_err *err)
 {
     struct sockaddr_in at = {.sin_family = AF_INET};
@@ -163,7 +169,8 @@ int loopback_open(struct loopback **out, struct oracle *oracle,
     *out = NULL;
     if (!s)
         return tlr_err_nomem(err, "loopback", sizeof *s);
-    s->oracle = oracle;
+    s->llm = llm;
+    pthread_mutex_init(&s->asking, NULL);
     s->like = like;
     s->fd = socket(AF_INET, SOCK_STREAM, 0);
     at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -173,6 +180,7 @@ int loopback_open(struct loopback **out, struct oracle *oracle,
         pthread_create(&s->thread, NULL, serve, s) != 0) {
         if (s->fd >= 0)
             close(s->fd);
+        pthread_mutex_destroy(&s->asking);
         tlr_free(s);
         return tlr_err_set(err, TLR_EIO, "loopback: no server could be made");
     }
@@ -193,6 +201,7 @@ void loopback_close(struct loopback *s)
         pthread_join(s->clients[i].thread, NULL);
         close(s->clients[i].fd);
     }
+    pthread_mutex_destroy(&s->asking);
     tlr_free(s);
 }
 

@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/hash.h"
 #include "tests/net/hash_llm.h"
 #include "tests/support/tlr_check.h"
 
@@ -30,6 +31,8 @@ struct server {
     struct server_counts n;
     enum fault fault;
     int every, fault_ms, delay_ms;
+    double share; /* of mixed faults */
+    uint64_t seed;
     int sockets[MAX_LINES];
     pthread_t lines[MAX_LINES];
     int n_lines;
@@ -269,6 +272,17 @@ static bool receive(struct server *s, int fd, char *buf, struct request *r)
     return true;
 }
 
+/* A hang outlasts the tests' deadlines, as does a reply at 10 ms a byte. */
+static enum fault choose_mixed(const struct server *s, int *ms)
+{
+    uint64_t h = tlr_hash_u64(s->seed, (uint64_t)s->n.n_questions);
+    if ((double)(h % 10000) >= s->share * 10000)
+        return FAULT_NONE;
+    enum fault f = (enum fault)(1 + (h >> 32) % (N_FAULTS - 1));
+    *ms = f == FAULT_HANG ? 2000 : 10;
+    return f;
+}
+
 /* Whether this question's answer is to be spoiled, and how. */
 static enum fault choose(struct server *s, bool is_question, int *ms)
 {
@@ -278,6 +292,8 @@ static enum fault choose(struct server *s, bool is_question, int *ms)
     *ms = s->fault_ms;
     if (is_question && s->every > 0 && s->n.n_questions % s->every == 0)
         f = s->fault;
+    if (is_question && s->share > 0)
+        f = choose_mixed(s, ms);
     s->n.n_spoiled += f != FAULT_NONE;
     pthread_mutex_unlock(&s->lock);
     return f;
@@ -412,6 +428,17 @@ void server_spoil(struct server *s, enum fault f, int every, int ms)
     s->fault = f;
     s->every = every;
     s->fault_ms = ms;
+    s->share = 0;
+    s->n.n_questions = 0;
+    pthread_mutex_unlock(&s->lock);
+}
+
+void server_spoil_mixed(struct server *s, double share, uint64_t seed)
+{
+    pthread_mutex_lock(&s->lock);
+    s->every = 0;
+    s->share = share;
+    s->seed = seed;
     s->n.n_questions = 0;
     pthread_mutex_unlock(&s->lock);
 }

@@ -70,6 +70,9 @@ const char *server_url(const struct server *s);
 
 /* Spoils every `every`-th answer to a question from now on; ms: of HANG, TRICKLE. */
 void server_spoil(struct server *s, enum fault f, int every, int ms);
+/* Spoils that share of the answers instead, each in a way of its own: the same ones
+ * for the same seed and order of questions. */
+void server_spoil_mixed(struct server *s, double share, uint64_t seed);
 /* Waits so long before each answer. */
 void server_delay(struct server *s, int ms);
 
