@@ -325,127 +325,6 @@ START_TEST(another_model)
 }
 END_TEST
 
-START_TEST(budget_of_calls)
-{
-    struct loop l = loop_open(TLR_NET_LLAMACPP);
-    struct server *s = server_start(&l.o);
-    struct tlr_net_options o = loop_options(s);
-    struct tlr_expert e;
-    o.max_calls = 5;
-    struct tlr_net *n = loop_connect(&l, &o, &e);
-    ck_assert(e.is_budgeted);
-    struct loop_result r = loop_run(&l, &e, 0);
-    ck_assert_uint_eq(r.totals.n_llm, 5);
-    ck_assert_uint_eq(r.totals.n_failed, r.totals.n_asked - 5);
-    ck_assert_int_eq(server_counts(s).n_questions, 5);
-    ck_assert_msg(strstr(r.failure, "5 requests") != NULL, "%s", r.failure);
-    tlr_net_close(n);
-    server_stop(s);
-    loop_close(&l);
-}
-END_TEST
-
-/* ---- tickets ---- */
-
-START_TEST(many_at_once)
-{
-    enum { N = 40 };
-    struct loop l = loop_open(TLR_NET_SGLANG);
-    struct server *s = server_start(&l.o);
-    struct tlr_net_options o = loop_options(s);
-    struct tlr_expert e;
-    struct tlr_net *n = loop_connect(&l, &o, &e);
-    struct tlr_expert_ticket tickets[N] = {{0}};
-    struct tlr_expert_reply reply, want;
-    struct hash_expert h = {.o = &l.o};
-    struct tlr_expert local = hash_expert(&h);
-    struct tlr_err err = TLR_ERR_INIT;
-    server_delay(s, 20);
-    for (int i = 0; i < 8; i++) /* all before any is waited for */
-        ck_assert_msg(!tlr_expert_submit(&e, l.prompt, (size_t)(1 + i), 2,
-                                         l.o.seam.n_ids, &tickets[i], &err),
-                      "%s", err.text);
-    ck_assert_int_eq(tlr_expert_wait(&e, &tickets[0], 0, l.o.seam.n_ids, &reply,
-                                     &err), TLR_EPENDING);
-    tlr_expert_cancel(&e, &tickets[3]);
-    for (int i = 7; i >= 0; i--) {
-        if (i == 3)
-            continue;
-        ck_assert_msg(!tlr_expert_wait(&e, &tickets[i], -1, l.o.seam.n_ids,
-                                       &reply, &err), "%s", err.text);
-        ck_assert_int_eq(tlr_expert_ask(&local, l.prompt, (size_t)(1 + i), 2,
-                                        l.o.seam.n_ids, &want, &err), 0);
-        ck_assert_int_eq(reply.n_tok, want.n_tok);
-        for (int k = 0; k < want.n_tok; k++)
-            ck_assert_int_eq(reply.ids[k], want.ids[k]);
-    }
-    /* Cancelled ones come to their end and their places are used again. */
-    for (int i = 0; i < 5 * N; i++) {
-        struct tlr_expert_ticket *t = &tickets[i % N];
-        tlr_expert_cancel(&e, t);
-        int rc = TLR_ELIMIT; /* all places taken: until one is free */
-        for (int k = 0; k < 1000000 && rc == TLR_ELIMIT; k++)
-            rc = tlr_expert_submit(&e, l.prompt, 3, 1, l.o.seam.n_ids, t, NULL);
-        ck_assert_int_eq(rc, 0);
-        tlr_expert_cancel(&e, t);
-    }
-    tlr_net_close(n);
-    server_stop(s);
-    loop_close(&l);
-}
-END_TEST
-
-START_TEST(warm_up)
-{
-    struct loop l = loop_open(TLR_NET_LLAMACPP);
-    struct server *s = server_start(&l.o);
-    struct tlr_net_options o = loop_options(s);
-    struct tlr_expert e;
-    struct tlr_expert_reply reply;
-    struct tlr_err err = TLR_ERR_INIT;
-    struct tlr_net *n = loop_connect(&l, &o, &e);
-    tlr_expert_warm(&e, l.prompt, LOOP_PROMPT);
-    ck_assert_msg(!tlr_expert_ask(&e, l.prompt, LOOP_PROMPT, 1, l.o.seam.n_ids,
-                                  &reply, &err), "%s", err.text);
-    ck_assert_int_eq(reply.cached_tok, 3);
-    for (int i = 0; i < 200 && server_counts(s).n_questions < 2; i++)
-        tlr_expert_ask(&e, l.prompt, 1, 1, l.o.seam.n_ids, &reply, &err);
-    ck_assert_int_ge(server_counts(s).n_questions, 2);
-    tlr_net_close(n);
-    server_stop(s);
-    loop_close(&l);
-}
-END_TEST
-
-static bool stop_now(void *ctx)
-{
-    return *(int *)ctx != 0;
-}
-
-START_TEST(interrupted)
-{
-    struct loop l = loop_open(TLR_NET_SGLANG);
-    struct server *s = server_start(&l.o);
-    struct tlr_net_options o = loop_options(s);
-    struct tlr_expert e;
-    struct tlr_expert_reply reply;
-    struct tlr_err err = TLR_ERR_INIT;
-    int stop = 0;
-    o.is_stopped = stop_now;
-    o.ctx = &stop;
-    o.timeout_s = 60;
-    struct tlr_net *n = loop_connect(&l, &o, &e);
-    server_delay(s, 60000);
-    stop = 1;
-    ck_assert_int_eq(tlr_expert_ask(&e, l.prompt, LOOP_PROMPT, 1,
-                                    l.o.seam.n_ids, &reply, &err),
-                     TLR_ECANCELLED);
-    tlr_net_close(n);
-    server_stop(s);
-    loop_close(&l);
-}
-END_TEST
-
 /* Words that a terminal would obey become the tokens that spell them, and go on
  * as text: what reaches a terminal is cli/output.c's to tame. */
 START_TEST(words_of_a_server)
@@ -487,10 +366,6 @@ Suite *suite_client(void)
     tcase_add_test(t, keys);
     tcase_add_test(t, offline_opens_nothing);
     tcase_add_test(t, another_model);
-    tcase_add_test(t, budget_of_calls);
-    tcase_add_test(t, many_at_once);
-    tcase_add_test(t, warm_up);
-    tcase_add_test(t, interrupted);
     tcase_add_test(t, words_of_a_server);
     suite_add_tcase(s, t);
     return s;
