@@ -9,8 +9,7 @@
 
 enum { MAX_DEPTH = 64 };
 
-/* Deepest nesting of brackets outside of strings. */
-static int depth_of(const char *bytes, size_t len)
+int tlr_json_depth(const char *bytes, size_t len)
 {
     int depth = 0, deepest = 0;
     bool in_string = false;
@@ -60,7 +59,7 @@ static int parse(json_t **out, const char *bytes, size_t len, bool wide,
                  const char *where, struct tlr_err *err)
 {
     *out = NULL;
-    int depth = depth_of(bytes, len);
+    int depth = tlr_json_depth(bytes, len);
     if (depth > MAX_DEPTH) {
         return tlr_err_set(err, TLR_ELIMIT,
                            "%s: JSON nested %d levels deep, expected at most "

@@ -17,6 +17,9 @@ int tlr_json_object(json_t **out, struct tlr_bytes bytes, size_t max_bytes,
  * if an integer does not fit 64 bits, all numbers come as reals. */
 int tlr_json_parse(json_t **out, const char *bytes, size_t len,
                    const char *where, struct tlr_err *err);
+/* Deepest nesting of brackets outside of strings, of any bytes: jansson recurses,
+ * and its own limit is 2048. */
+int tlr_json_depth(const char *bytes, size_t len);
 /* "a string", "an object", ... for messages; NULL is "nothing". */
 const char *tlr_json_type_name(const json_t *value);
 /* Every key of object is in the NULL-terminated list. */

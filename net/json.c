@@ -1,35 +1,13 @@
-/* json.c - see json.h.  Depth is looked at before jansson sees the bytes: its own
- * limit is 2048 and it recurses. */
+/* json.c - see json.h.  Depth is looked at before jansson sees the bytes. */
 #include "net/json.h"
 
 #include <math.h>
-#include <stdbool.h>
-#include <string.h>
 
-static bool is_flat_enough(struct tlr_bytes body)
-{
-    int depth = 0;
-    bool in_string = false;
-    for (size_t i = 0; i < body.len; i++) {
-        uint8_t c = body.ptr[i];
-        if (in_string) {
-            i += c == '\\';
-            in_string = c != '"';
-        } else if (c == '"') {
-            in_string = true;
-        } else if (c == '[' || c == '{') {
-            if (++depth > TLR_NET_DEPTH)
-                return false;
-        } else if (c == ']' || c == '}') {
-            depth--;
-        }
-    }
-    return true;
-}
+#include "engine/json.h"
 
 json_t *tlr_net_json(struct tlr_bytes body, struct tlr_err *err)
 {
-    if (!is_flat_enough(body)) {
+    if (tlr_json_depth((const char *)body.ptr, body.len) > TLR_NET_DEPTH) {
         tlr_err_set(err, TLR_EFORMAT,
                     "reply: expected JSON of at most %d levels, found more",
                     TLR_NET_DEPTH);

@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "engine/json.h"
+#include "net/json.h"
 #include "router/router.h"
 
 int tlr_fault_set(struct tlr_fault *f, int status, const char *code,
@@ -146,6 +148,11 @@ int tlr_field_ids(const json_t *array, const char *name, uint32_t n_ids,
 int tlr_body_parse(json_t **out, struct tlr_bytes body, struct tlr_fault *f)
 {
     json_error_t at;
+    *out = NULL;
+    if (tlr_json_depth((const char *)body.ptr, body.len) > TLR_NET_DEPTH)
+        return tlr_fault_set(f, 400, "invalid_json", NULL,
+                             "body: expected JSON of at most %d levels, found "
+                             "more", TLR_NET_DEPTH);
     *out = json_loadb((const char *)body.ptr, body.len,
                       JSON_REJECT_DUPLICATES, &at);
     if (!*out)

@@ -1,5 +1,6 @@
 """What clients get: formats, equality with tlr run, errors by name."""
 import json
+import math
 import subprocess
 import unittest
 
@@ -131,6 +132,23 @@ class Api(Case):
         self.assertEqual({len(logprobs[k]) for k in ("tokens", "token_logprobs", "top_logprobs", "text_offset")},
                          {len(logprobs["tokens"])})
 
+    def test_logprobs_are_of_a_whole_distribution(self):
+        """Against the router's view of the same state, and for drawn tokens, too."""
+        ask = {"prompt": "Some words", "max_tokens": 12, "ignore_eos": True, "return_token_ids": True,
+               "repetition_penalty": 1, "logprobs": 20, "tlr": {"policy": "maxprob", "tau": 0, "records": True}}
+        got = self.s.post("/v1/completions", {**ask, "temperature": 0})[1]
+        for logprob, record in zip(got["choices"][0]["logprobs"]["token_logprobs"], got["tlr"]["tokens"], strict=True):
+            self.assertAlmostEqual(math.exp(logprob), record["trust"], delta=1e-4)
+        got = self.s.post("/generate", {"text": "Some words", "top_logprobs_num": 20, "sampling_params": {
+            "temperature": 2, "top_k": 20, "seed": 4, "max_new_tokens": 30, "ignore_eos": True}})[1]["meta_info"]
+        ranks = set()
+        for (logprob, token, _), top in zip(got["output_token_logprobs"], got["output_top_logprobs"], strict=True):
+            self.assertLess(sum(math.exp(t[0]) for t in top), 1 + 1e-6)
+            rank = [t[1] for t in top].index(token)
+            self.assertAlmostEqual(logprob, top[rank][0], delta=1e-6)
+            ranks.add(rank)
+        self.assertGreater(len(ranks), 3)  # it did draw
+
     def test_generate(self):
         ids = self.s.post("/tokenize", {"prompt": "Some words"})[1]["tokens"]
         params = {"temperature": 0, "max_new_tokens": 5, "top_p": 1, "top_k": -1, "repetition_penalty": 1.1}
@@ -210,6 +228,7 @@ class Api(Case):
         good = {"messages": [{"role": "user", "content": "x"}]}
         for body, param in [
                 (b"", None), (b"{", None), (b"[]", None), (b"\xff\xfe", None), (b'{"a":1,"a":2}', None),
+                (b'{"a":' + b"[" * 40 + b"]" * 40 + b"}", None),
                 ({}, "messages"), ({"messages": []}, "messages"), ({"messages": "x"}, "messages"),
                 ({"messages": [1]}, "messages"), ({"messages": [{"role": "x", "content": "y"}]}, "messages"),
                 ({"messages": [{"role": "user"}]}, "messages"),

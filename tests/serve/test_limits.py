@@ -162,7 +162,8 @@ class Keys(unittest.TestCase):
         return got.stderr.decode()
 
     def test_what_does_not_start(self):
-        self.assertIn("--api-key-file", self.fails("--host", "0.0.0.0", status=2))
+        for host in ("0.0.0.0", "::", "::ffff:127.0.0.1", "192.0.2.1"):  # which others may reach, or look so
+            self.assertIn("--api-key-file", self.fails("--host", host, status=2))
         self.assertIn("no such", self.fails("--api-key-file", "nowhere", status=1).lower())
         self.assertIn("expected", self.fails("--slots", "9", status=2))
         self.assertIn("--llm", self.fails("--mode", "large", status=2))
