@@ -130,10 +130,18 @@ class Page(unittest.TestCase):
         other = self.b.run("""return performance.getEntriesByType('resource')
                               .filter(e => !e.name.startsWith(location.origin)).length""")
         self.assertEqual(other, 0)
-        paint = self.b.run("""return performance.getEntriesByName('first-paint').map(e => e.startTime)
-                              .concat(performance.getEntriesByName('first-contentful-paint')
-                              .map(e => e.startTime))""")
-        print("first paint, ms:", paint)
+
+    def test_first_paint(self):
+        """It is there, and what it takes is reported: a time is no test."""
+        script = """performance.getEntriesByName('first-contentful-paint').map(e => e.startTime)"""
+        times = []
+        for _ in range(5):
+            self.b.open(f"http://127.0.0.1:{self.s.port}/")
+            self.b.until(script + ".length === 1")
+            times += self.b.run("return " + script)
+        self.assertEqual(len(times), 5)
+        self.assertTrue(all(t > 0 for t in times))
+        print("first contentful paint on loopback, ms:", " ".join(f"{t:.0f}" for t in times))
 
     def test_threshold_moves_the_share(self):
         self.ask("Where would you keep a spare key?", 0.2)
