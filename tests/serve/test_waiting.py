@@ -53,7 +53,8 @@ class Waiting(unittest.TestCase):
     def ways(self):
         """All ways in which a text can wait: ahead of replies, and standing still."""
         return (("ahead", {"tlr": ALWAYS}), ("logprobs", {"tlr": ALWAYS, "logprobs": 1}),
-                ("explain", {"tlr": {**ALWAYS, "explain": True}}), ("large", {"tlr": {"mode": "large", "records": True}}))
+                ("explain", {"tlr": {**ALWAYS, "explain": True}}),
+                ("large", {"tlr": {"mode": "large", "records": True}}))
 
     def test_others_go_on(self):
         """The gate opens only after the other text is whole."""
