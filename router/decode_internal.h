@@ -1,5 +1,5 @@
 /* decode_internal.h - what the serial loop (decode.c) and the one that runs ahead
- * (optimistic.c) share: the handle, and one position's way from step to trust.
+ * (optimistic.c, ahead.h) share: the handle, and one position's way from step to trust.
  */
 #ifndef TLR_ROUTER_DECODE_INTERNAL_H
 #define TLR_ROUTER_DECODE_INTERNAL_H
