@@ -104,6 +104,12 @@ $(BUILD)/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS_ALL) $(call isa_of,$<) $(EXTRA) -MMD -MP -c -o $@ $<
 
+# Fuzzed bytes choose no branch in a kernel's variant, and clang instruments what
+# is unrolled there for minutes: addresses are checked, edges are not counted.
+ifeq ($(config),fuzz)
+$(BUILD)/kernels/x86/%.o $(BUILD)/kernels/arm/%.o: EXTRA := -O0 -fno-sanitize=fuzzer-no-link
+endif
+
 # The page that tlr serve shows is a part of the program.
 $(BUILD)/net/web_page.c: net/web/index.html scripts/embed.sh
 	@mkdir -p $(@D)
