@@ -96,8 +96,8 @@ int tlr_branch_keep(struct tlr_session *s, int branch, uint32_t n_tok,
            n_tok * sizeof *s->ids);
     s->pos += n_tok;
     const struct tlr_config *c = s->model->config;
-    s->has_hidden = n_tok == s->branch_len;
-    s->has_logits = s->has_hidden && s->branch_has_logits;
+    bool is_whole = n_tok == s->branch_len;
+    tlr_session_made(s, is_whole, is_whole && s->branch_has_logits);
     if (s->has_hidden) {
         memcpy(s->hidden, tlr_branch_hidden(s, branch),
                c->dim * sizeof *s->hidden);

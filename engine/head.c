@@ -1,4 +1,4 @@
-/* head.c - the k best rows of the LM head (tlr_top, tlr_branch_top).
+/* head.c - the k best rows of the LM head (tlr_top and its kin for several states).
  *
  * A q8p head is searched: its high plane gives every row an estimate of its
  * logit and the variance of what the low plane would add.  A row whose estimate
@@ -7,8 +7,9 @@
  * low nibbles of weights rounded to the nearest for uniform and independent.
  * SPEED.md has the count of misses on real states (none); weights made for a
  * state could conspire.  Many survivors (a flat distribution) take the full pass, as do
- * heads of other types.  The states of all branches share each pass over the
- * weights: what survives for one is computed for all.
+ * heads of other types.  The states of all branches, or of all sessions that step
+ * together, share each pass over the weights: what survives for one is computed
+ * for all.
  */
 #include "engine/head.h"
 
@@ -325,11 +326,10 @@ static int check_k(const struct tlr_session *s, int k, struct tlr_err *err)
     return 0;
 }
 
-/* The k best for n_states states.  scores [n_states][n_vocab]: their logits, or
- * (has_logits false) room for them. */
+/* The k best for n_states states, left in the first thread's results.  scores
+ * [n_states][n_vocab]: their logits, or (has_logits false) room for them. */
 static void run_top(struct tlr_session *s, float *hidden, int n_states,
-                    float *scores, bool has_logits, int k, int32_t *ids,
-                    float *logits)
+                    float *scores, bool has_logits, int k)
 {
     struct search q = {.s = s, .w = s->model->head, .scores = scores,
                        .n_ids = s->model->n_ids, .k = k, .n_states = n_states};
@@ -342,16 +342,19 @@ static void run_top(struct tlr_session *s, float *hidden, int n_states,
         tlr_linear_round(&s->linear, &q.in);
         (q.w->type == TLR_Q8P ? search_planes : full_pass)(&q);
     }
-    for (int i = 0; i < n_states * k; i++) {
-        struct tlr_candidate c = best_of(&q, 0, i / k)->c[i % k];
-        ids[i] = c.id;
-        logits[i] = c.logit;
-    }
     tlr_profile_mark(s, s->model->config->n_layers, TLR_PROFILE_HEAD);
 }
 
-int tlr_top(struct tlr_session *s, int k, int32_t *ids, float *logits,
-            struct tlr_err *err)
+static void give_out(const struct tlr_best *best, int k, int32_t *ids,
+                     float *logits)
+{
+    for (int i = 0; i < k; i++) {
+        ids[i] = best->c[i].id;
+        logits[i] = best->c[i].logit;
+    }
+}
+
+int tlr_top_check(const struct tlr_session *s, int k, struct tlr_err *err)
 {
     int rc = check_k(s, k, err);
     if (!rc && !s->has_hidden) {
@@ -359,11 +362,33 @@ int tlr_top(struct tlr_session *s, int k, int32_t *ids, float *logits,
                          "LM head: there is no hidden state (no step yet, or "
                          "rewound); decode a token first");
     }
-    if (!rc) {
-        run_top(s, s->hidden, 1, s->has_logits ? s->logits : s->top.scores,
-                s->has_logits, k, ids, logits);
-    }
     return rc;
+}
+
+int tlr_top(struct tlr_session *s, int k, int32_t *ids, float *logits,
+            struct tlr_err *err)
+{
+    int rc = tlr_top_check(s, k, err);
+    if (rc) {
+        return rc;
+    }
+    const struct tlr_best *best = &s->found;
+    if (best->n < k) {
+        run_top(s, s->hidden, 1, s->has_logits ? s->logits : s->top.scores,
+                s->has_logits, k);
+        best = &s->top.best[0];
+    }
+    give_out(best, k, ids, logits);
+    return 0;
+}
+
+void tlr_top_rows(struct tlr_session *s, int n, int k,
+                  struct tlr_best *const *found)
+{
+    run_top(s, s->row_hidden, n, s->row_logits, false, k);
+    for (int i = 0; i < n; i++) {
+        *found[i] = s->top.best[i];
+    }
 }
 
 int tlr_branch_top(struct tlr_session *s, int k, int32_t *ids, float *logits,
@@ -377,7 +402,10 @@ int tlr_branch_top(struct tlr_session *s, int k, int32_t *ids, float *logits,
     }
     if (!rc) {
         run_top(s, s->row_hidden, s->n_live, s->row_logits,
-                s->branch_has_logits, k, ids, logits);
+                s->branch_has_logits, k);
+    }
+    for (int i = 0; i < s->n_live && !rc; i++) {
+        give_out(&s->top.best[i], k, ids + i * k, logits + i * k);
     }
     return rc;
 }

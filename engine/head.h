@@ -36,4 +36,12 @@ enum { TLR_TOP_BLOCK = 256 }; /* rows of an item */
  * dearer. */
 uint32_t tlr_top_max_bands(uint32_t n_vocab);
 
+/* Refuses a k that cannot be, and a session without a hidden state. */
+int tlr_top_check(const struct tlr_session *s, int k, struct tlr_err *err);
+
+/* The k best for the first n rows of s->row_hidden into *found[row], in one pass
+ * over the head's weights; n <= TLR_MAX_BRANCHES.  row_logits is its scratch. */
+void tlr_top_rows(struct tlr_session *s, int n, int k,
+                  struct tlr_best *const *found);
+
 #endif

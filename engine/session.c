@@ -333,12 +333,18 @@ static int check_step(const struct tlr_session *s, const int32_t *ids, size_t n,
     return rc ? rc : tlr_session_check_ids(s, ids, n, err);
 }
 
+void tlr_session_made(struct tlr_session *s, bool has_hidden, bool has_logits)
+{
+    s->has_hidden = has_hidden;
+    s->has_logits = has_logits;
+    s->found.n = 0;
+}
+
 /* Row `row` of the last pass becomes the session's result. */
 static void finish_step(struct tlr_session *s, int row, unsigned flags)
 {
     tlr_forward_hidden(s, row, 1, s->hidden);
-    s->has_hidden = true;
-    s->has_logits = flags & TLR_STEP_LOGITS;
+    tlr_session_made(s, true, flags & TLR_STEP_LOGITS);
     if (s->has_logits) {
         tlr_forward_head(s, s->hidden, 1, s->logits);
     }
@@ -425,7 +431,7 @@ int tlr_prefill_each(struct tlr_session *s, const int32_t *ids, size_t n,
            c->dim * sizeof *s->hidden);
     memcpy(s->logits, s->row_logits + (size_t)last * c->n_vocab,
            c->n_vocab * sizeof *s->logits);
-    s->has_hidden = s->has_logits = true;
+    tlr_session_made(s, true, true);
     return 0;
 }
 
@@ -483,6 +489,6 @@ int tlr_rewind(struct tlr_session *s, uint32_t pos, struct tlr_err *err)
     }
     tlr_branch_drop(s);
     s->pos = pos;
-    s->has_hidden = s->has_logits = false;
+    tlr_session_made(s, false, false);
     return 0;
 }

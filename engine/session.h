@@ -43,7 +43,8 @@ struct tlr_session {
     int32_t *ids; /* [n_ctx] the timeline */
     uint32_t pos; /* its length */
     float *hidden, *logits; /* [dim], [n_vocab] of the last token */
-    bool has_hidden, has_logits;
+    bool has_hidden, has_logits; /* changed by tlr_session_made alone */
+    struct tlr_best found; /* what tlr_top_together found for that hidden state */
 
     /* Rows of branches, and of prefill_each while it runs. */
     int n_head_rows;   /* at least TLR_MAX_BRANCHES */
@@ -61,6 +62,9 @@ int tlr_session_resolve(struct tlr_session_options *o,
 
 /* Most rows of one step: n_batch, at least TLR_MAX_BRANCHES. */
 size_t tlr_session_rows(const struct tlr_session *s);
+
+/* Says what the last token has; what was found for another state is forgotten. */
+void tlr_session_made(struct tlr_session *s, bool has_hidden, bool has_logits);
 
 /* Refusals of a step, before anything changes: ids that do not exist, more
  * positions than there are. */

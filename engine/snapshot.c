@@ -221,8 +221,7 @@ int tlr_snapshot_load(struct tlr_session *s, struct tlr_bytes bytes,
         }
     }
     s->pos = head.n_pos;
-    s->has_hidden = head.has_hidden;
-    s->has_logits = false;
+    tlr_session_made(s, head.has_hidden, false);
     return 0;
 }
 
@@ -254,10 +253,12 @@ int tlr_adopt(struct tlr_session *to, const struct tlr_session *from,
     memcpy(to->ids, from->ids, n * sizeof *to->ids);
     to->pos = n;
     const struct tlr_config *c = to->model->config;
-    to->has_hidden = n == from->pos && from->has_hidden;
-    to->has_logits = n == from->pos && from->has_logits;
+    bool is_all = n == from->pos;
+    tlr_session_made(to, is_all && from->has_hidden,
+                     is_all && from->has_logits);
     if (to->has_hidden) {
         memcpy(to->hidden, from->hidden, c->dim * sizeof *to->hidden);
+        to->found = from->found;
     }
     if (to->has_logits) {
         memcpy(to->logits, from->logits, c->n_vocab * sizeof *to->logits);

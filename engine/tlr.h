@@ -142,6 +142,14 @@ enum { TLR_MAX_TOGETHER = 8 };
 int tlr_decode_together(struct tlr_session *const *sessions, const int32_t *ids,
                         int n, unsigned flags, struct tlr_err *err);
 
+/* Finds the k best ids of each of n sessions' last hidden state in one pass over
+ * the head's weights, and keeps them: tlr_top of as many or fewer then costs
+ * nothing until the session's next step.  Sessions as in tlr_decode_together, each
+ * with a hidden state and no live branches (TLR_EUSAGE); k as in tlr_top.  Counted
+ * (tlr_top_read) in the session whose scratch it took. */
+int tlr_top_together(struct tlr_session *const *sessions, int n, int k,
+                     struct tlr_err *err);
+
 /* Runs the LM head on the hidden state of the last step (of every branch, while
  * there are any), for callers that skipped it and changed their mind. */
 int tlr_run_head(struct tlr_session *s, struct tlr_err *err);

@@ -34,14 +34,23 @@ static int check_pair(struct tlr_session *const *sessions, int i,
     return 0;
 }
 
+static int check_n(int n, struct tlr_err *err)
+{
+    if (n >= 1 && n <= TLR_MAX_TOGETHER) {
+        return 0;
+    }
+    return tlr_err_set(err, n < 1 ? TLR_EUSAGE : TLR_ELIMIT,
+                       "step together: expected 1 to %d sessions, found %d",
+                       (int)TLR_MAX_TOGETHER, n);
+}
+
 static int check_together(struct tlr_session *const *sessions,
                           const int32_t *ids, int n, unsigned flags,
                           struct tlr_err *err)
 {
-    if (n < 1 || n > TLR_MAX_TOGETHER) {
-        return tlr_err_set(err, n < 1 ? TLR_EUSAGE : TLR_ELIMIT,
-                           "step together: expected 1 to %d sessions, found %d",
-                           (int)TLR_MAX_TOGETHER, n);
+    int bad = check_n(n, err);
+    if (bad) {
+        return bad;
     }
     if (flags & ~(unsigned)TLR_STEP_LOGITS) {
         return tlr_err_set(err, TLR_EUSAGE,
@@ -81,8 +90,7 @@ static void take_row(struct tlr_session *s, const struct tlr_session *host,
     const struct tlr_config *c = s->model->config;
     memcpy(s->hidden, host->row_hidden + (size_t)i * c->dim,
            c->dim * sizeof *s->hidden);
-    s->has_hidden = true;
-    s->has_logits = has_logits;
+    tlr_session_made(s, true, has_logits);
     if (has_logits) {
         memcpy(s->logits, host->row_logits + (size_t)i * c->n_vocab,
                c->n_vocab * sizeof *s->logits);
@@ -114,5 +122,34 @@ int tlr_decode_together(struct tlr_session *const *sessions, const int32_t *ids,
         s->ids[s->pos++] = ids[i];
         take_row(s, host, i, flags & TLR_STEP_LOGITS);
     }
+    return 0;
+}
+
+int tlr_top_together(struct tlr_session *const *sessions, int n, int k,
+                     struct tlr_err *err)
+{
+    int rc = check_n(n, err);
+    for (int i = 0; i < n && !rc; i++) {
+        rc = check_pair(sessions, i, err);
+        rc = rc ? rc : tlr_top_check(sessions[i], k, err);
+        if (!rc && sessions[i]->n_live > 0) {
+            rc = tlr_err_set(err, TLR_EUSAGE,
+                             "best ids: session %d: expected no branches, found "
+                             "%d; keep or drop them first", i,
+                             sessions[i]->n_live);
+        }
+    }
+    if (rc) {
+        return rc;
+    }
+    struct tlr_session *host = host_of(sessions, n);
+    size_t dim = host->model->config->dim;
+    struct tlr_best *found[TLR_MAX_TOGETHER];
+    for (int i = 0; i < n; i++) {
+        memcpy(host->row_hidden + (size_t)i * dim, sessions[i]->hidden,
+               dim * sizeof *host->row_hidden);
+        found[i] = &sessions[i]->found;
+    }
+    tlr_top_rows(host, n, k, found);
     return 0;
 }

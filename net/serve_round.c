@@ -57,28 +57,33 @@ static bool is_decoding(const struct tlr_slot *slot)
     return slot->job && slot->joint;
 }
 
-/* Appends the last tokens of all texts in one pass. */
+/* Appends the last tokens of all texts in one pass, and makes of the head what all
+ * of them need: one that draws from all logits makes them for the others, too.  A
+ * text alone looks for itself. */
 static void step_together(struct tlr_scheduler *s)
 {
     struct tlr_session *sessions[TLR_MAX_TOGETHER];
     struct tlr_slot *slots[TLR_MAX_TOGETHER];
     int32_t ids[TLR_MAX_TOGETHER];
     struct tlr_err err = TLR_ERR_INIT;
-    int n = 0;
+    int n = 0, n_top = 1;
     for (int i = 0; i < s->o.n_slots; i++) {
         struct tlr_slot *slot = &s->slots[i];
         int32_t id = is_decoding(slot) ? tlr_joint_pending(slot->joint) : -1;
         if (id < 0)
             continue;
+        int k = tlr_slot_n_top(slot);
+        n_top = k && n_top ? (k > n_top ? k : n_top) : 0;
         slots[n] = slot;
         sessions[n] = slot->session;
         ids[n++] = id;
     }
     if (n == 0)
         return;
-    /* One text alone searches the head; several share a full pass. */
     int rc = tlr_decode_together(sessions, ids, n,
-                                 n > 1 ? TLR_STEP_LOGITS : 0, &err);
+                                 n > 1 && !n_top ? TLR_STEP_LOGITS : 0, &err);
+    if (!rc && n > 1 && n_top)
+        rc = tlr_top_together(sessions, n, n_top, &err);
     for (int i = 0; i < n; i++) {
         if (rc)
             tlr_desk_fail(s, slots[i], &err);

@@ -86,6 +86,11 @@ int tlr_slot_read(struct tlr_slot *slot, size_t most, struct tlr_err *err)
 
 /* ---- one token ---- */
 
+int tlr_slot_n_top(const struct tlr_slot *slot)
+{
+    return slot->job->ask.has_logprobs ? 0 : tlr_joint_n_top(slot->joint);
+}
+
 /* log softmax of what the token was chosen from. */
 static int logprobs_of(struct tlr_slot *slot,
                        struct tlr_job_token *t, int32_t *top_ids, float *top,

@@ -34,6 +34,9 @@ int tlr_slot_begin(struct tlr_slot *slot, struct tlr_err *err);
  * these were the last. */
 int tlr_slot_read(struct tlr_slot *slot, size_t most, struct tlr_err *err);
 
+/* How many of the best ids the next token's line is made from; 0: all logits. */
+int tlr_slot_n_top(const struct tlr_slot *slot);
+
 /* Picks the next token, after the last one is in the session, and writes it into
  * the job.  *finish: enum tlr_job_finish where it ends the text, else -1.
  * TLR_EPENDING as tlr_joint_next: there is no token yet. */

@@ -126,6 +126,23 @@ static int n_pick(const struct tlr_joint *j)
     return n <= TLR_TOP_MAX ? (int)n : 0;
 }
 
+/* How many of them the policy looks at. */
+static int n_policy(const struct tlr_joint *j)
+{
+    return j->o.policy.kind == TLR_POLICY_MAXLOGIT ? 1 : TLR_SIGNAL_TOP;
+}
+
+int tlr_joint_n_top(const struct tlr_joint *j)
+{
+    enum tlr_policy_need need = j->o.mode == TLR_JOINT
+                                    ? tlr_policy_need(j->o.policy.kind)
+                                    : TLR_NEED_HIDDEN;
+    int n = n_pick(j), least = need == TLR_NEED_TOP ? n_policy(j) : 1;
+    if (n == 0 || need == TLR_NEED_LOGITS || j->o.explain)
+        return 0;
+    return n > least ? n : least;
+}
+
 /* As much of the head as the policy needs, and in the same pass what a pick
  * behind it needs, where that is more of the same. */
 static int look(struct tlr_joint *j, struct tlr_sight *v, struct tlr_err *err)
@@ -142,7 +159,7 @@ static int look(struct tlr_joint *j, struct tlr_sight *v, struct tlr_err *err)
         see_signals(j, v);
     if (need != TLR_NEED_TOP)
         return 0;
-    int k = j->o.policy.kind == TLR_POLICY_MAXLOGIT ? 1 : TLR_SIGNAL_TOP;
+    int k = n_policy(j);
     return tlr_joint_see_top(j, v, k > n_pick(j) ? k : n_pick(j), err);
 }
 

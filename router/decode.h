@@ -123,6 +123,9 @@ int tlr_joint_next(struct tlr_joint *j, struct tlr_joint_token *out,
  * that the next call would append to the session, else -1; and the word that it is
  * there now. */
 int32_t tlr_joint_pending(const struct tlr_joint *j);
+/* How many of the best ids the next token is made from (tlr_top_together); 0: all
+ * logits. */
+int tlr_joint_n_top(const struct tlr_joint *j);
 void tlr_joint_appended(struct tlr_joint *j);
 /* After TLR_EPENDING: the next call has nothing to do before a reply is there. */
 bool tlr_joint_is_waiting(const struct tlr_joint *j);

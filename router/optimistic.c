@@ -175,16 +175,18 @@ static bool wants_step(const struct tlr_ahead_lane *l)
     return tlr_pos(l->session) + 1 == l->first + (uint32_t)l->n;
 }
 
-/* Both lanes' last tokens in one pass over the weights, and all of the head with
- * it; the time that each owes. */
+/* Both lanes' last tokens in one pass over the weights, and of the head what the
+ * next tokens and guesses are made from; the time that each owes. */
 static uint64_t step_together(struct tlr_joint *j)
 {
+    int k = tlr_joint_n_top(j);
     struct tlr_ahead_lane *text = &j->ahead->text, *branch = &j->ahead->branch;
     struct tlr_session *sessions[2] = {text->session, branch->session};
     int32_t ids[2] = {last_id(text), last_id(branch)};
     uint64_t begun = tlr_now_ns();
     if (!wants_step(text) || !wants_step(branch) ||
-        tlr_decode_together(sessions, ids, 2, TLR_STEP_LOGITS, NULL))
+        tlr_decode_together(sessions, ids, 2, k ? 0 : TLR_STEP_LOGITS, NULL) ||
+        (k && tlr_top_together(sessions, 2, k > 2 ? k : 2, NULL)))
         return 0; /* each by itself: the same, or the error in its place */
     return (tlr_now_ns() - begun) / 2;
 }

@@ -76,11 +76,12 @@ TLR_INLINE void dots(vi sums[GEMM_VECTORS][GEMM_TOKENS],
 }
 
 /* One stretch for GEMM_TOKENS tokens of a whole group; act is their part of its
- * first block. */
+ * first block.  Meanwhile a tile of *ahead is fetched for each block, unless it is
+ * NULL. */
 TLR_INLINE void gemm_tile(float *y, size_t y_stride, struct panel *p,
                           const uint8_t *act, int token, int n_blocks,
-                          int n_rows, const bool first, const int n_v,
-                          const enum tlr_type type)
+                          int n_rows, const bool first, struct band *ahead,
+                          const int n_v, const enum tlr_type type)
 {
     vf acc[GEMM_VECTORS][GEMM_TOKENS];
     TLR_UNROLL
@@ -95,6 +96,10 @@ TLR_INLINE void gemm_tile(float *y, size_t y_stride, struct panel *p,
         const uint8_t *d = act + 32 * TLR_ACT_GROUP + 4 * token;
         const uint8_t *sum = act + 36 * TLR_ACT_GROUP + 4 * token;
         int32_t start[GEMM_TOKENS];
+        if (ahead) {
+            prefetch_tile(ahead, type);
+            skip_tiles(ahead, 1, type);
+        }
         vi sums[GEMM_VECTORS][GEMM_TOKENS];
         memcpy(start, sum, sizeof start);
         TLR_UNROLL
@@ -132,6 +137,18 @@ TLR_INLINE void gemm_tile(float *y, size_t y_stride, struct panel *p,
     }
 }
 
+/* Where band i of the next panel's bytes begin: the next stretch of these rows, or
+ * the rows behind them, which the same thread wants next. */
+TLR_INLINE struct band next_band(const struct matmul_call *m, int row, int next,
+                                 int i, const int n_v, const enum tlr_type type)
+{
+    bool is_new = next >= m->n_cols / TLR_TILE_COLS;
+    struct band b = band_at(m->w, m->row + row + i * TLR_TILE_ROWS +
+                            (is_new ? n_v * LANES : 0), m->n_cols, type);
+    skip_tiles(&b, is_new ? 0 : next, type);
+    return b;
+}
+
 TLR_INLINE void gemm_rows(const struct matmul_call *m, const uint8_t *act,
                           int n_groups, int row, const int n_v,
                           const enum tlr_type type)
@@ -142,14 +159,18 @@ TLR_INLINE void gemm_rows(const struct matmul_call *m, const uint8_t *act,
     for (int first = 0; first == 0 || first < all; first += GEMM_BLOCKS) {
         int n = all - first < GEMM_BLOCKS ? all - first : GEMM_BLOCKS;
         unpack(&p, m, row, first, n, n_v, type);
+        int n_ahead = 0;
         for (int g = 0; g < n_groups; g++) {
             const uint8_t *x = act + (size_t)g * group_bytes +
                                (size_t)first * TLR_ACT_GROUP * TLR_ACT_BYTES;
             for (int t = 0; t < TLR_ACT_GROUP; t += GEMM_TOKENS) {
+                struct band ahead = next_band(m, row, first + n, n_ahead, n_v,
+                                              type);
+                bool is_wanted = n_ahead++ < n_v * LANES / TLR_TILE_ROWS;
                 float *y = m->y + row +
                            (size_t)(g * TLR_ACT_GROUP + t) * m->y_stride;
                 gemm_tile(y, m->y_stride, &p, x, t, n, m->n_rows - row,
-                          first == 0, n_v, type);
+                          first == 0, is_wanted ? &ahead : NULL, n_v, type);
             }
         }
     }

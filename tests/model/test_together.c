@@ -1,7 +1,9 @@
-/* test_together.c - one step of several sessions has the bits of single steps,
- * and a session that borrows threads and scratch those of one with its own. */
+/* test_together.c - one step of several sessions has the bits of single steps, one
+ * search of the head those of single ones, and a session that borrows threads and
+ * scratch those of one with its own. */
 #include <stdlib.h>
 
+#include "base/mem.h"
 #include "kernels/kernels.h"
 #include "tests/model/models.h"
 
@@ -166,6 +168,134 @@ START_TEST(branches_are_dropped)
 }
 END_TEST
 
+/* ---- the best ids of several sessions ---- */
+
+static uint64_t n_searched(const struct party *p)
+{
+    uint64_t n = 0;
+    for (int i = 0; i < p->n; i++) {
+        n += tlr_top_read(p->many[i]).n_calls;
+    }
+    return n;
+}
+
+static void check_top(struct tlr_session *s, struct tlr_session *alone, int k)
+{
+    int32_t ids[2][TLR_TOP_MAX];
+    float logits[2][TLR_TOP_MAX];
+    MUST(tlr_top(s, k, ids[0], logits[0], &must_err));
+    MUST(tlr_top(alone, k, ids[1], logits[1], &must_err));
+    ck_assert_mem_eq(ids[0], ids[1], (size_t)k * sizeof ids[0][0]);
+    ck_assert_mem_eq(logits[0], logits[1], (size_t)k * sizeof logits[0][0]);
+}
+
+/* What was found together is what each finds alone, and is found once. */
+static void check_found(struct party *p, int n, int k)
+{
+    uint64_t before = n_searched(p);
+    MUST(tlr_top_together(p->many, n, k, &must_err));
+    ck_assert_uint_eq(n_searched(p), before + (uint64_t)n);
+    for (int i = 0; i < n; i++) {
+        check_top(p->many[i], p->one[i], k);
+        check_top(p->many[i], p->one[i], 1);
+    }
+    ck_assert_uint_eq(n_searched(p), before + (uint64_t)n);
+    check_top(p->many[0], p->one[0], k + 1);
+    ck_assert_uint_eq(n_searched(p), before + (uint64_t)n + 1);
+}
+
+START_TEST(best_ids_together)
+{
+    static const enum tlr_kv_type any[N] = {0};
+    struct tlr_model *m = random_model("tiny-qwen2", (enum tlr_type)_i);
+    for (int lend = 0; lend < 2; lend++) {
+        struct party p = open_party(m, N, 1 + lend, any, lend);
+        for (int n = 1; n <= N; n++) {
+            step(&p, n, n);
+            check_found(&p, n, n < 3 ? n : 9 * (n - 1));
+        }
+        close_party(&p);
+    }
+    tlr_model_close(m);
+}
+END_TEST
+
+/* Sessions 0 and 1 stand at other tokens than those that were found for. */
+static void check_forgotten(struct party *p)
+{
+    check_top(p->many[0], p->one[0], 3);
+    check_top(p->many[1], p->one[1], 3);
+    MUST(tlr_top_together(p->many, 2, 3, &must_err));
+}
+
+START_TEST(what_was_found_is_forgotten)
+{
+    static const enum tlr_kv_type any[N] = {0};
+    int32_t pair[2] = {7, 9}, ids[3];
+    float logits[3];
+    struct tlr_err err = TLR_ERR_INIT;
+    struct tlr_model *m = random_model("tiny-qwen2", TLR_Q8P);
+    struct party p = open_party(m, 2, 1, any, false);
+    MUST(tlr_top_together(p.many, 2, 3, &must_err));
+    step(&p, 2, 0);
+    check_forgotten(&p);
+    for (int both = 0; both < 2; both++) {
+        struct tlr_session **s = both ? p.many : p.one;
+        MUST(tlr_decode(s[0], 4, 0, &must_err));
+        MUST(tlr_branch_decode(s[1], pair, 2, 0, &must_err));
+        MUST(tlr_branch_keep(s[1], 1, 1, &must_err));
+    }
+    check_forgotten(&p);
+    for (int both = 0; both < 2; both++) {
+        struct tlr_session **s = both ? p.many : p.one;
+        uint8_t *bytes = NULL;
+        size_t len = 0;
+        MUST(tlr_snapshot_save(s[1], &bytes, &len, &must_err));
+        MUST(tlr_decode(s[1], 11, 0, &must_err));
+        MUST(tlr_adopt(s[0], s[1], tlr_pos(s[1]), &must_err));
+        if (both) {
+            MUST(tlr_top_together(s, 2, 3, &must_err));
+        }
+        MUST(tlr_snapshot_load(s[1], (struct tlr_bytes){bytes, len},
+                               &must_err));
+        tlr_free(bytes);
+    }
+    check_forgotten(&p);
+    MUST(tlr_rewind(p.many[0], 3, &must_err));
+    ck_assert_int_eq(tlr_top(p.many[0], 1, ids, logits, &err), TLR_EUSAGE);
+    close_party(&p);
+    tlr_model_close(m);
+}
+END_TEST
+
+static void refuse_top(struct tlr_session *const *s, int n, int k, int code)
+{
+    struct tlr_err err = TLR_ERR_INIT;
+    ck_assert_int_eq(tlr_top_together(s, n, k, &err), code);
+    ck_assert(err.text[0] != '\0');
+}
+
+START_TEST(bad_searches_are_refused)
+{
+    static const enum tlr_kv_type any[N] = {0};
+    int32_t pair[2] = {7, 9};
+    struct tlr_model *m = random_model("tiny-llama", TLR_Q8P);
+    struct party p = open_party(m, 2, 1, any, false);
+    struct tlr_session *twice[2] = {p.many[0], p.many[0]};
+    refuse_top(p.many, 0, 1, TLR_EUSAGE);
+    refuse_top(p.many, N + 1, 1, TLR_ELIMIT);
+    refuse_top(p.many, 2, 0, TLR_EUSAGE);
+    refuse_top(p.many, 2, TLR_TOP_MAX + 1, TLR_EUSAGE);
+    refuse_top(twice, 2, 1, TLR_EUSAGE);
+    MUST(tlr_branch_decode(p.many[1], pair, 2, 0, &must_err));
+    refuse_top(p.many, 2, 1, TLR_EUSAGE); /* its branches would be lost */
+    MUST(tlr_rewind(p.many[1], 2, &must_err));
+    refuse_top(p.many, 2, 1, TLR_EUSAGE); /* no hidden state */
+    close_party(&p);
+    tlr_model_close(m);
+}
+END_TEST
+
 static void refuse(struct tlr_session *const *s, const int32_t *ids, int n,
                    unsigned flags, int code)
 {
@@ -251,6 +381,9 @@ Suite *suite_together(void)
     tcase_add_loop_test(tc, families_agree, 0, 3);
     tcase_add_test(tc, timelines_go_on_alone);
     tcase_add_test(tc, branches_are_dropped);
+    tcase_add_loop_test(tc, best_ids_together, 0, TLR_N_TYPES);
+    tcase_add_test(tc, what_was_found_is_forgotten);
+    tcase_add_test(tc, bad_searches_are_refused);
     tcase_add_test(tc, bad_steps_are_refused);
     tcase_add_test(tc, lenders_decide);
     suite_add_tcase(s, tc);

@@ -227,6 +227,39 @@ START_TEST(equals_the_naive_loop)
 }
 END_TEST
 
+/* What tlr_joint_n_top says, found beforehand, is all that a token looks for. */
+START_TEST(what_is_found_together_is_enough)
+{
+    struct rig r = rig_open();
+    struct tlr_joint_options o =
+        options_of(&r, (enum tlr_policy_kind)_i, 0, NULL);
+    struct tlr_session *s = session_on(r.slm);
+    struct tlr_joint *j = NULL;
+    struct tlr_joint_token alone[N_TOK], t;
+    struct tlr_joint_totals totals;
+    run_joint(&r, &o, alone, &totals);
+    MUST(tlr_prefill(s, r.prompt, N_PROMPT, 0, &must_err));
+    MUST(tlr_joint_new(&j, s, r.slm, &o, &must_err));
+    int k = tlr_joint_n_top(j);
+    ck_assert_int_eq(k == 0, tlr_policy_need(_i) == TLR_NEED_LOGITS);
+    for (int i = 0; i < N_TOK; i++) {
+        if (i > 0) {
+            MUST(tlr_decode(s, tlr_joint_pending(j), 0, &must_err));
+            tlr_joint_appended(j);
+        }
+        if (k > 0)
+            MUST(tlr_top_together(&s, 1, k, &must_err));
+        uint64_t before = tlr_top_read(s).n_calls;
+        MUST(tlr_joint_next(j, &t, &must_err));
+        ck_assert_uint_eq(tlr_top_read(s).n_calls, before);
+        ck_assert_int_eq(t.id, alone[i].id);
+    }
+    tlr_joint_free(j);
+    tlr_session_free(s);
+    rig_close(&r);
+}
+END_TEST
+
 /* With both candidates shown, the same text; without, no head where it asked. */
 START_TEST(explaining_changes_nothing)
 {
@@ -542,6 +575,8 @@ Suite *suite_joint(void)
     TCase *tc = tcase_create("joint");
     tcase_set_timeout(tc, 240);
     tcase_add_loop_test(tc, equals_the_naive_loop, 0, TLR_N_POLICIES);
+    tcase_add_loop_test(tc, what_is_found_together_is_enough, 0,
+                        TLR_N_POLICIES);
     tcase_add_loop_test(tc, explaining_changes_nothing, 0, TLR_POLICY_RANDOM);
     tcase_add_loop_test(tc, explaining_draws_nothing, 0, 2);
     tcase_add_test(tc, modes_are_the_ends_of_the_policies);
