@@ -217,8 +217,10 @@ QUALITY_PYTHON ?= python3
 bench-quality: tlr ## tlr's and llama.cpp's 4 and 8 bits beside f32 (QUALITY="--source M.gguf --data D --work W"; bench/quality/README.md)
 	$(QUALITY_PYTHON) bench/quality/quality.py --tlr ./tlr $(QUALITY)
 
+# What programs of their own share with tlr's own benchmarks.
+BENCH_SHARED := $(addprefix $(BUILD)/,bench/random_model.o cli/blas.o)
 WIRE_OBJS := $(addprefix $(BUILD)/bench/escalate/,loopback.o oracle.o)
-$(BUILD)/bench_escalate: $(BUILD)/bench/escalate/escalate.o $(WIRE_OBJS) $(call libs_of,cli)
+$(BUILD)/bench_escalate: $(BUILD)/bench/escalate/escalate.o $(WIRE_OBJS) $(BENCH_SHARED) $(call libs_of,cli)
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(NET_LIBS) $(LIBS)
 $(BUILD)/same_text: $(BUILD)/bench/escalate/same_text.o $(WIRE_OBJS) $(call libs_of,cli)
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(NET_LIBS) $(LIBS)
@@ -227,6 +229,11 @@ bench-escalate: $(BUILD)/bench_escalate ## time escalations over a loopback wire
 QUESTIONS ?= ../shared/data/csqa_dev.jsonl
 same-text: $(BUILD)/same_text models/csqa-slm.bin models/csqa-llm.bin ## 500 questions, waiting and running ahead: the same tokens (QUESTIONS=FILE)
 	$(BUILD)/same_text $(SAME_TEXT) models/csqa-slm.bin models/csqa-llm.bin $(QUESTIONS)
+
+$(BUILD)/bench_router: $(BUILD)/bench/router/router_bench.o $(BENCH_SHARED) $(call libs_of,cli)
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
+bench-router: $(BUILD)/bench_router ## time training and deciding, JSON rows (ROUTER="--rows 100000")
+	@$(BUILD)/bench_router $(ROUTER)
 
 PROFILE ?= bench --random qwen2.5-0.5b --type q4 -p 512 -n 128
 profile: tlr ## perf record + flame graph of a run (PROFILE="bench ..."); docs/profiling.md
@@ -303,6 +310,6 @@ clean: ## remove what make built (models stay)
 help: ## this list
 	@grep -hE '^[a-z][a-z-]*:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 14
 
-.PHONY: FORCE all bench-peers bench-quality bench-escalate same-text profile check check-rooms check-cli check-serve check-replay clients test test-web test-arm fuzz fuzz-run lint demo pair install uninstall clean help
+.PHONY: FORCE all bench-peers bench-quality bench-escalate bench-router same-text profile check check-rooms check-cli check-serve check-replay clients test test-web test-arm fuzz fuzz-run lint demo pair install uninstall clean help
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -24,8 +24,8 @@
 #include "base/mem.h"
 #include "bench/escalate/loopback.h"
 #include "bench/escalate/oracle.h"
-#include "convert/convert.h"
-#include "convert/source.h"
+#include "bench/random_model.h"
+#include "cli/cli.h"
 #include "net/net.h"
 #include "router/decode.h"
 
@@ -60,28 +60,6 @@ struct outcome {
     double seconds;
     struct tlr_joint_totals totals;
 };
-
-/* ---- the model ---- */
-
-static int open_model(struct tlr_model **out, struct tlr_err *err)
-{
-    struct tlr_source *src = NULL;
-    struct tlr_convert_report report;
-    struct tlr_convert_options o = {.type = TLR_RECIPE_Q4};
-    struct tlr_file *file = NULL;
-    FILE *scratch = tmpfile();
-    if (!scratch)
-        return tlr_err_set(err, TLR_EIO, "no temporary file");
-    fprintf(stderr, "making the weights ...\n");
-    int rc = tlr_source_open(&src, "random:qwen2.5-0.5b", err);
-    if (!rc)
-        rc = tlr_convert_fd(src, fileno(scratch), "random", &o, &report, err);
-    tlr_source_close(src);
-    if (!rc)
-        rc = tlr_file_open_fd(&file, fileno(scratch), "random", NULL, err);
-    fclose(scratch);
-    return rc ? rc : tlr_model_from_file(out, file, err);
-}
 
 /* ---- one run ---- */
 
@@ -323,7 +301,7 @@ static int measure(struct bench *b, struct tlr_err *err)
     struct tlr_session_options o = TLR_SESSION_OPTIONS_INIT;
     o.n_ctx = N_CTX;
     int rc = b->a.model ? tlr_model_open(&b->model, b->a.model, err)
-                        : open_model(&b->model, err);
+                        : tlr_bench_random_model(&b->model, "qwen2.5-0.5b", err);
     if (!rc)
         rc = tlr_session_new(&b->session, b->model, &o, err);
     b->prompt = tlr_calloc(N_CTX, sizeof *b->prompt);
@@ -411,6 +389,7 @@ int main(int argc, char **argv)
     struct bench b = {.a = {.rtt_ms = {{170}, 1}, .shares = {{0.07, 0.14}, 2},
                             .calls = {{1.6, 3}, 2}, .llm_ms = 30,
                             .n_prompt = 128}};
+    cli_fix_blas(argv);
     parse(&b.a, argc, argv);
     int rc = measure(&b, &err);
     if (rc)
