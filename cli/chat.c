@@ -12,13 +12,16 @@
 
 #include "base/clock.h"
 #include "cli/cli.h"
+#include "cli/explain.h"
 #include "cli/generate.h"
 #include "cli/output.h"
+#include "cli/routing.h"
 
 struct chat_args {
-    const char *model, *system;
+    const char *model, *system, *color;
     struct cli_session_args session;
     struct cli_sampling_args sampling;
+    struct cli_routing_args routing;
     struct cli_list stops;
     int64_t max_tokens;
     bool stats;
@@ -41,6 +44,8 @@ static const struct cli_option options[] = {
     { .name = "stop", .kind = CLI_LIST, .at = offsetof(struct chat_args, stops),
       .value = "TEXT",
       .help = "end a reply before this text; may be given up to 16 times" },
+    CLI_ROUTING_OPTIONS(struct chat_args, routing),
+    CLI_COLOR_OPTION(struct chat_args, color),
     CLI_CTX_OPTION(struct chat_args, session.ctx,
                    "positions for the whole conversation (when not given: the "
                    "model's own limit, at most 4096)"),
@@ -57,6 +62,8 @@ static const char *const examples[] = {
     "Talk to a model.",
     "printf 'Name a color.\\nAnother one.\\n' | tlr chat model.bin --temp 0",
     "A scripted conversation: one message per line.",
+    "tlr chat model.bin --llm http://127.0.0.1:8080 --target-routed 7% --stats",
+    "Ask a large model for the doubtful tokens of each reply.",
     NULL
 };
 
@@ -66,6 +73,8 @@ struct chat {
     struct tlr_session *session;
     struct tlr_generation generation;
     struct tlr_sampler *sampler;
+    struct cli_routing routing;
+    bool is_routed;
     uint64_t seed;
     double load_ms;
     int32_t pending; /* id of the last reply that the session lacks, or -1 */
@@ -103,8 +112,14 @@ static void after_reply(const struct chat *c, const struct cli_generate *g)
     if (g->finish == CLI_FINISH_LENGTH && tlr_pos(c->session) >= n_ctx)
         cli_note("[the context of %u is full: /reset starts anew, --ctx makes "
                  "it larger]", n_ctx);
-    if (c->args->stats || g->finish == CLI_FINISH_CANCELLED)
+    if (g->routing)
+        cli_print_failures(g, &c->routing);
+    if (c->args->stats || g->finish == CLI_FINISH_CANCELLED) {
         cli_print_stats(g, c->load_ms, tlr_model_chat(c->model)->name, c->seed);
+        if (g->routing)
+            cli_print_routing(g, &c->routing);
+        cli_print_llm(&c->routing.llm);
+    }
 }
 
 static int turn(struct chat *c, const char *text, bool *cancelled,
@@ -114,6 +129,7 @@ static int turn(struct chat *c, const char *text, bool *cancelled,
     struct cli_generate g = {
         .session = c->session, .model = c->model, .sampler = c->sampler,
         .generation = &c->generation, .stops = &c->args->stops, .stream = true,
+        .routing = c->is_routed ? &c->routing.options : NULL,
         .max_tokens = c->args->max_tokens == CLI_NO_INT
                           ? SIZE_MAX : (size_t)c->args->max_tokens,
         .begun_ns = tlr_now_ns(),
@@ -209,11 +225,23 @@ static int converse(struct chat *c, struct tlr_err *err)
     return rc ? rc : rc_last;
 }
 
+/* The conversation lives in the small model's cache, so it must be there. */
+static int check_mode(const struct cli_routing_args *a, struct tlr_err *err)
+{
+    if (strcmp(a->mode, "large") != 0)
+        return 0;
+    return tlr_err_set(err, TLR_EUSAGE,
+                       "--mode: expected joint or small, found 'large': a chat "
+                       "is kept by the small model; tlr run has that mode");
+}
+
 static int chat(const void *args, struct tlr_err *err)
 {
     struct chat c = { .args = args, .pending = -1 };
     struct tlr_session_options o;
-    int rc = cli_session_options(&o, &c.args->session, err);
+    int rc = check_mode(&c.args->routing, err);
+    if (!rc)
+        rc = cli_session_options(&o, &c.args->session, err);
     if (rc)
         return rc;
     uint64_t begun = tlr_now_ns();
@@ -227,11 +255,18 @@ static int chat(const void *args, struct tlr_err *err)
     c.load_ms = tlr_ms_between(begun, tlr_now_ns());
     cli_generation(&c.generation, c.model, &c.args->sampling);
     c.seed = cli_seed(&c.args->sampling);
-    rc = tlr_sampler_new(&c.sampler, &c.generation, tlr_model_n_ids(c.model),
-                         c.seed, err);
+    c.is_routed = cli_routing_is_on(&c.args->routing);
+    cli_out_set_color(c.args->color);
+    if (c.is_routed)
+        rc = cli_routing_open(&c.routing, &c.args->routing, c.model, c.session,
+                              c.seed, err);
+    if (!rc)
+        rc = tlr_sampler_new(&c.sampler, &c.generation,
+                             tlr_model_n_ids(c.model), c.seed, err);
     if (!rc)
         rc = converse(&c, err);
 out:
+    cli_routing_clear(&c.routing);
     tlr_sampler_free(c.sampler);
     tlr_session_free(c.session);
     tlr_model_close(c.model);
@@ -248,7 +283,10 @@ const struct cli_verb cli_verb_chat = {
              "/reset starts a new conversation, /help lists the commands, "
              "/exit or the end of input ends. Ctrl-C ends the reply that is "
              "being written. A message that does not fit the context is "
-             "reported and not sent.",
+             "reported and not sent.\n\n"
+             "With --llm, --policy or another option of routing, each token of "
+             "a reply is weighed as in tlr run, and each escalation sends the "
+             "whole conversation so far. Budgets are of the whole chat.",
     .examples = examples,
     .operands = operands,
     .n_operands = CLI_COUNT(operands),

@@ -65,6 +65,12 @@ struct cli_routing_args {
       .help = "end with an error when the large model does not answer, "       \
               "instead of keeping the small model's token" }
 
+#define CLI_COLOR_OPTION(type, field)                                          \
+    { .name = "color", .kind = CLI_CHOICE, .at = offsetof(type, field),        \
+      .value = "auto|always|never", .fallback = "auto",                        \
+      .help = "the large model's tokens in colour; auto is on a terminal, "    \
+              "unless NO_COLOR is set" }
+
 struct cli_routing {
     struct tlr_joint_options options; /* what points into this struct is set */
     struct tlr_router *router;        /* NULL: none was found or needed */

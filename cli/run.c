@@ -54,10 +54,7 @@ static const struct cli_option options[] = {
       .help = "print each token's trust, entropy, both models' candidates and "
               "who wrote it, on standard error; asks the large model at every "
               "position" },
-    { .name = "color", .kind = CLI_CHOICE, .at = offsetof(struct run_args, color),
-      .value = "auto|always|never", .fallback = "auto",
-      .help = "the large model's tokens in colour; auto is on a terminal, "
-              "unless NO_COLOR is set" },
+    CLI_COLOR_OPTION(struct run_args, color),
     CLI_CTX_OPTION(struct run_args, session.ctx,
                    "positions for prompt and answer together (when not given: "
                    "the model's own limit, at most 4096)"),

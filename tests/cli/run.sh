@@ -608,6 +608,18 @@ cp out large.json
 "$tlr" run large.bin 'the and' --temp 0 -n 12 --json >out 2>err
 printf '[%s,%s]' "$(cat large.json)" "$(cat out)" >both.json
 json 'run large only writes what the large model alone does' both.json '.[0].text == .[1].text'
+printf 'the and\nand the\n' >talk.txt; in=talk.txt
+"$tlr" chat large.bin --temp 0 -n 12 <talk.txt >large_chat 2>/dev/null
+try 'chat, asking for every token' 0 '?*' '*policy always*' "$tlr" chat two.bin --temp 0 -n 12 --stats \
+    --llm model:large.bin --policy always
+same 'it is the chat of the large model' out large_chat
+try 'chat with a router' 0 '?*' '*policy mlp*asked for*' "$tlr" chat two.bin --temp 0 -n 12 --stats \
+    --llm model:large.bin --target-routed 50%
+head -n 1 out >first
+"$tlr" run two.bin 'the and' --temp 0 -n 12 --llm model:large.bin --target-routed 50% 2>/dev/null | head -n 1 >one
+same 'its first reply is that of run' first one
+in=/dev/null
+try 'chat --mode large' 2 '' "tlr: --mode: expected joint or small, found 'large'*" "$tlr" chat two.bin --mode large
 try 'run --explain without a large model' 0 '*' 'token *trust *' "$tlr" run two.bin 'the and' --temp 0 -n 12 --explain
 try 'run, a share without thresholds' 1 '' 'tlr: *tlr calibrate*' "$tlr" run "$m" 'the and' \
     --llm model:large.bin --policy entropy --target-routed 7%
