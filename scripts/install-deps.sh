@@ -9,7 +9,7 @@ what=${1:-run}
 run_packages="build-essential pkg-config libopenblas-dev libjansson-dev \
 libutf8proc-dev zlib1g-dev libssl-dev libmicrohttpd-dev libcurl4-openssl-dev \
 python3 python3-pip"
-test_packages="check libpcre2-dev xz-utils"
+test_packages="check libpcre2-dev xz-utils openssl"
 ci_packages="clang llvm mandoc shellcheck jq zsh fish bsdutils"
 web_packages="chromium chromium-driver"
 arm_packages="make pkg-config gcc-aarch64-linux-gnu qemu-user xz-utils"
@@ -41,7 +41,8 @@ have_all() {
         return
     fi
     pkg-config --exists check libpcre2-8 &&
-        command -v xz >/dev/null 2>&1 || return 1
+        command -v xz >/dev/null 2>&1 &&
+        command -v openssl >/dev/null 2>&1 || return 1
     [ "$what" = test ] && return 0
     for tool in clang llvm-symbolizer mandoc shellcheck jq zsh fish script; do
         command -v $tool >/dev/null 2>&1 || return 1

@@ -8,6 +8,7 @@ of it.
 """
 import http.server
 import json
+import ssl
 import subprocess
 import threading
 import time
@@ -16,9 +17,9 @@ NAME = "fixture"
 
 
 class Llm:
-    """Answers ids below 250; `fails` of ten prefixes fail."""
+    """Answers ids below 250; `fails` of ten prefixes fail.  tls: files of a certificate and its key."""
 
-    def __init__(self, tlr, model, fails=0):
+    def __init__(self, tlr, model, fails=0, tls=None):
         self.gate = threading.Event()
         self.gate.set()
         self.asked = threading.Semaphore(0)  # one more for each question that came
@@ -61,7 +62,13 @@ class Llm:
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        self.port = self.server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*tls)
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+            self.url = f"https://localhost:{self.port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def options(self):
