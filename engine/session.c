@@ -277,10 +277,9 @@ void tlr_session_free(struct tlr_session *s)
     tlr_free(s);
 }
 
-const struct tlr_session_options *
-tlr_session_options_used(const struct tlr_session *s)
+struct tlr_pool *tlr_session_pool(const struct tlr_session *s)
 {
-    return &s->opt;
+    return s->pool;
 }
 
 /* ---- steps ---- */

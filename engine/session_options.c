@@ -115,3 +115,9 @@ int tlr_session_resolve(struct tlr_session_options *o,
     o->branch_tok = o->branch_tok < o->n_ctx ? o->branch_tok : o->n_ctx;
     return 0;
 }
+
+const struct tlr_session_options *
+tlr_session_options_used(const struct tlr_session *s)
+{
+    return &s->opt;
+}

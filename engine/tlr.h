@@ -109,6 +109,10 @@ void tlr_session_free(struct tlr_session *s); /* NULL is allowed */
 const struct tlr_session_options *
 tlr_session_options_used(const struct tlr_session *s);
 
+/* The session's threads, for whoever computes something from a step before the
+ * next one (base/pool.h); never during a step. */
+struct tlr_pool *tlr_session_pool(const struct tlr_session *s);
+
 /* Which results a step must make; the hidden state is always there. */
 enum tlr_step_flags {
     TLR_STEP_LOGITS = 1 << 0 /* run the LM head for the last token */

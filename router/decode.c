@@ -37,6 +37,7 @@ int tlr_joint_new(struct tlr_joint **out, struct tlr_session *s,
         return tlr_err_nomem(err, "joint decoding", sizeof *j);
     j->session = s;
     j->o = *options;
+    j->o.policy.pool = tlr_session_pool(s);
     j->n_ids = tlr_model_n_ids(m);
     j->n_ctx = n_ctx;
     j->pending = -1;

@@ -94,7 +94,7 @@ static float of_router(const struct tlr_policy *p, const float *hidden,
     if (!all_finite(hidden, w->dim) ||
         (w->n_features > 0 && !all_finite(features, w->n_features)))
         return NAN;
-    double logit = tlr_router_logit(p->router, hidden, features, scratch);
+    double logit = tlr_router_logit(p->router, p->pool, hidden, features, scratch);
     return (float)(1 / (1 + exp(-logit)));
 }
 

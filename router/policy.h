@@ -74,12 +74,16 @@ void tlr_signals_of(const float *logits, uint32_t n_ids,
 /* ---- one decision ---- */
 
 struct tlr_router; /* router.h */
+struct tlr_pool;   /* base/pool.h */
 
 struct tlr_policy {
     enum tlr_policy_kind kind;
     float tau;
     uint64_t seed;                   /* random */
     const struct tlr_router *router; /* mlp, mlp+, deferral; else NULL */
+    struct tlr_pool *pool; /* that a large router is shared out to; NULL: the
+                              caller's thread computes it.  The joint loop puts
+                              its session's here. */
 };
 
 /* mlp, mlp+ and deferral: computed by a trained router of that kind. */

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/pool.h"
 #include "router/router_internal.h"
 
 enum { MAX_DIM = 65536, MAX_HIDDEN = 262144 };
@@ -156,10 +157,31 @@ static double dot(const float *a, const float *b, uint32_t n)
     return sum;
 }
 
+/* W1 times the rounded x and its rest, an item BAND rows. */
+struct layer {
+    const struct tlr_router *r;
+    const float *act;
+    float *y;
+};
+
+/* 64 rows of 896 columns are 60 KB, some microseconds of a thread's: enough to
+ * be worth handing out, few enough for a late thread to do less. */
+enum { BAND = 64 };
+
+static void layer_item(void *ctx, int item, int thread)
+{
+    (void)thread;
+    const struct layer *l = ctx;
+    int n_hidden = (int)l->r->w.n_hidden, row = item * BAND;
+    int n = n_hidden - row < BAND ? n_hidden - row : BAND;
+    l->r->kernels.matmul[0](l->y + row, (size_t)n_hidden, l->r->tiles, row,
+                            l->act, 2, n, (int)l->r->n_cols);
+}
+
 /* y[0..n_hidden) = W1 x, its rest behind it. */
 static const float *hidden_layer(const struct tlr_router *r,
-                                 const float *hidden, const float *features,
-                                 float *scratch)
+                                 struct tlr_pool *pool, const float *hidden,
+                                 const float *features, float *scratch)
 {
     float *x = scratch, *act = x + 2 * (size_t)r->n_cols;
     float *y = act + act_floats(r);
@@ -171,20 +193,25 @@ static const float *hidden_layer(const struct tlr_router *r,
         x[at + i] = features[i] * r->feature_scale[i];
     r->kernels.quantise(act, x + r->n_cols, x, r->n_cols, 1, n_cols);
     r->kernels.quantise(act, NULL, x, r->n_cols, 2, n_cols);
-    r->kernels.matmul[0](y, r->w.n_hidden, r->tiles, 0, act, 2,
-                         (int)r->w.n_hidden, n_cols);
+    struct layer l = {.r = r, .act = act, .y = y};
+    int n_items = ((int)r->w.n_hidden + BAND - 1) / BAND;
+    if (pool)
+        tlr_pool_run(pool, layer_item, &l, n_items);
+    for (int i = 0; !pool && i < n_items; i++)
+        layer_item(&l, i, 0);
     return y;
 }
 
-float tlr_router_logit(const struct tlr_router *r, const float *hidden,
-                       const float *features, float *scratch)
+float tlr_router_logit(const struct tlr_router *r, struct tlr_pool *pool,
+                       const float *hidden, const float *features,
+                       float *scratch)
 {
     const struct tlr_router_weights *w = &r->w;
     double sum = w->b2;
     if (w->n_hidden == 0) {
         sum += dot(w->w2, hidden, w->dim);
     } else {
-        const float *y = hidden_layer(r, hidden, features, scratch);
+        const float *y = hidden_layer(r, pool, hidden, features, scratch);
         const float *rest = y + w->n_hidden;
         for (uint32_t i = 0; i < w->n_hidden; i++) {
             float h = y[i] + rest[i] + w->b1[i];

@@ -88,10 +88,13 @@ int tlr_router_repack(uint8_t **out, size_t *out_len,
 size_t tlr_router_scratch(const struct tlr_router *r);
 /* Logit of trust (before the sigmoid, temperature applied).  hidden [dim],
  * features [n_features] or NULL, all finite; scratch [tlr_router_scratch].
- * Allocates nothing; several threads may evaluate one router.  The same bits at
- * every level of the kernels, whose default is the machine's best. */
-float tlr_router_logit(const struct tlr_router *r, const float *hidden,
-                       const float *features, float *scratch);
+ * The rows of W1 are shared out to pool's threads; with NULL the caller's
+ * computes them all.  Allocates nothing; several threads may evaluate one
+ * router, each with a pool and scratch of its own.  The same bits with any pool and at every level of the kernels, whose
+ * default is the machine's best. */
+float tlr_router_logit(const struct tlr_router *r, struct tlr_pool *pool,
+                       const float *hidden, const float *features,
+                       float *scratch);
 
 void tlr_router_set_level(struct tlr_router *r, enum tlr_cpu_level level);
 

@@ -39,7 +39,7 @@ struct bench {
     struct args a;
     struct tlr_model *model;
     struct tlr_session *session;
-    char path[64]; /* of the dataset */
+    char path[4096]; /* of the dataset */
     struct tlr_router *routers[2];
 };
 
@@ -295,10 +295,12 @@ int main(int argc, char **argv)
 {
     struct tlr_err err = TLR_ERR_INIT;
     struct bench b = {.a = {.n_rows = 100000,
-                            .n_threads = tlr_default_threads()},
-                      .path = "/tmp/tlr-router-XXXXXX"};
+                            .n_threads = tlr_default_threads()}};
+    const char *folder = getenv("TMPDIR");
     cli_fix_blas(argv);
     parse(&b.a, argc, argv);
+    snprintf(b.path, sizeof b.path, "%s/tlr-router-XXXXXX",
+             folder ? folder : "/tmp");
     int fd = mkstemp(b.path);
     int rc = fd < 0 ? tlr_err_set(&err, TLR_EIO, "%s: no temporary file", b.path)
                     : 0;

@@ -115,8 +115,8 @@ static double naive_trust(const struct tlr_policy *p, const float *hidden,
     default:
         tlr_features(top, features);
         ck_assert_uint_le(tlr_router_scratch(p->router), 4096);
-        return 1 / (1 + exp(-(double)tlr_router_logit(p->router, hidden,
-                                                      features, scratch)));
+        return 1 / (1 + exp(-(double)tlr_router_logit(
+                                  p->router, NULL, hidden, features, scratch)));
     }
 }
 

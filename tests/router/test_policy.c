@@ -153,7 +153,7 @@ static void check_network(const char *name, enum tlr_policy_kind kind)
     for (size_t i = 0; i < 24; i++) {
         const float *x = states + i * n_in;
         double want = (double)logits[i], bound = tolerance(&w, x);
-        near((double)tlr_router_logit(r, x, x + w.dim, scratch), want, bound,
+        near((double)tlr_router_logit(r, NULL, x, x + w.dim, scratch), want, bound,
              name);
         spread = fmax(spread, fabs(want - (double)logits[0]));
         widest = fmax(widest, bound);

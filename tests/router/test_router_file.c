@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/pool.h"
 #include "tests/router/rig.h"
 
 struct packed {
@@ -170,12 +171,14 @@ static void check_logits(uint32_t dim, enum tlr_policy_kind kind)
     struct tlr_rng rng = {tlr_test_seed(), 0};
     float *scratch = tlr_calloc(tlr_router_scratch(r), sizeof *scratch);
     float x[1024];
+    struct tlr_pool *pool;
+    MUST(tlr_pool_new(&pool, 3, &must_err));
     for (int n = 0; n < 20; n++) {
         for (uint32_t i = 0; i < dim + p.w.n_features; i++)
             x[i] = n == 0 ? 0 : tlr_rng_normal(&rng);
         double want = logit_of_bytes(&p, x);
         tlr_router_set_level(r, tlr_cpu_detect());
-        float got = tlr_router_logit(r, x, x + dim, scratch);
+        float got = tlr_router_logit(r, NULL, x, x + dim, scratch);
         double norm = sqrt(2.0 * dim * dim) * 0.1 * 0.3;
         ck_assert_msg(fabs((double)got - want) <= norm * 5 * 0x1p-15,
                       "width %u: %.9g, not %.9g", dim, (double)got, want);
@@ -183,11 +186,12 @@ static void check_logits(uint32_t dim, enum tlr_policy_kind kind)
             if (!tlr_cpu_has((enum tlr_cpu_level)l))
                 continue;
             tlr_router_set_level(r, (enum tlr_cpu_level)l);
-            float same = tlr_router_logit(r, x, x + dim, scratch);
+            float same = tlr_router_logit(r, pool, x, x + dim, scratch);
             ck_assert_msg(same == got, "level %d: %.9g, not %.9g", l,
                           (double)same, (double)got);
         }
     }
+    tlr_pool_free(pool);
     tlr_free(scratch);
     tlr_router_free(r);
     unpack(&p);
