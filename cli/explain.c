@@ -269,6 +269,9 @@ json_t *cli_routing_json(const struct cli_generate *g,
     cli_json_put(j, "wire_ms", cli_json_real(ms(n->wire_ns)));
     put_waits(j, n);
     cli_json_put(j, "speculate", cli_json_real(calls_ahead(r)));
+    cli_json_put(j, "burst", r->options.burst == TLR_EXPERT_AUTO
+                                 ? json_string("auto")
+                                 : json_integer(r->options.burst));
     cli_json_put(j, "ms_per_token", cli_json_real(ms_per_token(g)));
     return j;
 }

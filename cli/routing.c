@@ -12,7 +12,7 @@ static const double DEFAULT_SHARE = 0.07;
 bool cli_routing_is_on(const struct cli_routing_args *a)
 {
     return a->llm.llm || a->router || a->require_llm || a->speculate ||
-           a->serial || !isnan(a->target) ||
+           a->burst || a->serial || !isnan(a->target) ||
            !isnan(a->tau) || strcmp(a->policy, "auto") != 0 ||
            strcmp(a->mode, "joint") != 0;
 }
@@ -117,6 +117,31 @@ static int choose_calls(double *out, const struct cli_routing_args *a,
                        "from 1 to 10, found '%s'", text);
 }
 
+int cli_routing_burst(int *out, const struct cli_routing_args *a,
+                      struct tlr_err *err)
+{
+    const char *text = a->burst;
+    char *end;
+    *out = 1;
+    if (!text)
+        return 0;
+    if (!a->llm.llm || strcmp(a->mode, "small") == 0)
+        return tlr_err_set(err, TLR_EUSAGE,
+                           "--burst: found no large model that may write; name "
+                           "one (--llm) and leave --mode small out");
+    if (strcmp(text, "auto") == 0) {
+        *out = TLR_EXPERT_AUTO;
+        return 0;
+    }
+    long n = strtol(text, &end, 10);
+    *out = (int)n;
+    if (end != text && !*end && n >= 1 && n <= TLR_BURST_MAX)
+        return 0;
+    return tlr_err_set(err, TLR_EUSAGE,
+                       "--burst: expected auto or a number of tokens from 1 to "
+                       "%d, found '%s'", TLR_BURST_MAX, text);
+}
+
 int cli_routing_open(struct cli_routing *out, const struct cli_routing_args *a,
                      const struct tlr_model *m, const struct tlr_session *s,
                      uint64_t seed, struct tlr_err *err)
@@ -138,6 +163,7 @@ int cli_routing_open(struct cli_routing *out, const struct cli_routing_args *a,
                            a->require_llm ? "--require-llm" : "--mode large");
     out->options.ahead.n_guesses = (int)a->guesses;
     int rc = choose_calls(&out->options.ahead.calls, a, err);
+    rc = rc ? rc : cli_routing_burst(&out->options.burst, a, err);
     if (!rc && a->llm.llm)
         rc = cli_llm_check(&a->llm, err);
     if (!rc && out->options.mode == TLR_JOINT) {

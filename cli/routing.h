@@ -17,7 +17,7 @@ struct cli_routing_args {
     struct cli_llm_args llm;
     const char *policy, *mode, *router;
     double target, tau;
-    const char *speculate;
+    const char *speculate, *burst;
     int64_t guesses;
     bool require_llm, serial;
 };
@@ -57,6 +57,11 @@ struct cli_routing_args {
               "second KV cache, and pays where a step of two rows costs "      \
               "little more than one of one",                                   \
       .fallback = "1", .min = 1, .max = 2 },                                   \
+    { .name = "burst", .kind = CLI_TEXT,                                       \
+      .at = offsetof(type, field.burst), .value = "N|auto",                    \
+      .help = "tokens that each question to the large model is for, 1 to 16, " \
+              "all of which it writes; auto: up to 4, as long as it is unsure "\
+              "itself and says so (one by text)", .unset = "1" },              \
     { .name = "serial", .kind = CLI_FLAG,                                      \
       .at = offsetof(type, field.serial),                                      \
       .help = "stand still for every reply; the same as --speculate off" },    \
@@ -86,6 +91,9 @@ bool cli_routing_is_on(const struct cli_routing_args *a);
 int cli_routing_open(struct cli_routing *out, const struct cli_routing_args *a,
                      const struct tlr_model *m, const struct tlr_session *s,
                      uint64_t seed, struct tlr_err *err);
+/* --burst, as in decode.h. */
+int cli_routing_burst(int *out, const struct cli_routing_args *a,
+                      struct tlr_err *err);
 void cli_routing_clear(struct cli_routing *r); /* a zeroed one is allowed */
 
 /* The router in --router FILE, or for NULL the one that the model carries,

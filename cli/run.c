@@ -335,7 +335,7 @@ const struct cli_verb cli_verb_run = {
              "positions, asked, llm_tokens, failed, slm_ms, router_ms, llm_ms, "
              "wire_ms, calls, wait_ms, hidden_ms, exposed_ms, queue_ms, "
              "connect_ms, first_byte_ms, cached_tokens, redone_tokens, "
-             "branches_taken, redone_ms, speculate, ms_per_token), network "
+             "branches_taken, redone_ms, speculate, burst, ms_per_token), network "
              "(null for a file, "
              "else server, asks, requests, retries, failed, cancelled, "
              "connections, sent_bytes, received_bytes, sent_tokens, "

@@ -191,6 +191,7 @@ static int choose_routing(struct service *v, struct tlr_request_limits *l,
     }
     a.llm.llm = NULL; /* each slot has its own */
     a.require_llm = false;
+    a.burst = NULL; /* of the slots' own, too */
     rc = cli_routing_open(&v->routing, &a, v->model, NULL, 0, err);
     *ahead = v->routing.options.ahead;
     l->mode = v->routing.options.mode;
@@ -220,6 +221,8 @@ static int start(struct service *v, struct tlr_err *err)
     if (!rc)
         rc = cli_model_open(&v->model, a->model, true, err);
     o.limits.model = v->model;
+    if (!rc)
+        rc = cli_routing_burst(&o.scheduler.burst, &a->routing, err);
     if (!rc)
         rc = choose_routing(v, &o.limits, &o.scheduler.ahead, err);
     if (!rc)

@@ -28,6 +28,8 @@ void tlr_net_answer_begin(struct tlr_net_answer *a)
     tlr_buf_reset(&a->text);
     a->has_text = false;
     a->n_ids = -1;
+    for (int i = 0; i < TLR_NET_IDS_MAX; i++)
+        a->p[i] = NAN;
     a->finish = TLR_NET_GOES_ON;
     a->end_id = -1;
     a->n_cached = -1;
@@ -38,6 +40,13 @@ void tlr_net_answer_begin(struct tlr_net_answer *a)
 void tlr_net_answer_clear(struct tlr_net_answer *a)
 {
     tlr_buf_clear(&a->text);
+}
+
+void tlr_net_take_log_p(struct tlr_net_answer *a, size_t i, const json_t *log_p)
+{
+    double v = json_is_number(log_p) ? json_number_value(log_p) : (double)NAN;
+    if (i < TLR_NET_IDS_MAX && v <= 0)
+        a->p[i] = exp(v);
 }
 
 int tlr_net_take_text(struct tlr_net_answer *a, const char *text, size_t n,

@@ -36,6 +36,7 @@ struct tlr_net_ask {
     const char *text;   /* the prefix as text; NULL: by ids */
     size_t n_text;
     int n_tok;          /* to make */
+    bool wants_p;       /* how likely each is; not by text */
     const char *messages; /* the prefix as a JSON list of chat messages, for
                              the chat format; NUL-terminated */
     const char *model;  /* "" where the server has one only */
@@ -52,6 +53,8 @@ enum tlr_net_finish {
 struct tlr_net_answer {
     int32_t ids[TLR_NET_IDS_MAX];
     int n_ids;          /* -1: the reply has no ids */
+    double p[TLR_NET_IDS_MAX]; /* of the ids, the server's probability of each; NAN:
+                                  not told */
     struct tlr_buf text;
     bool has_text;
     enum tlr_net_finish finish;
@@ -87,6 +90,8 @@ int tlr_net_parse(const struct tlr_net_api *api, struct tlr_bytes body,
 
 /* ---- what formats share ---- */
 
+/* The probability of the id at i, from its logarithm; anything else is not told. */
+void tlr_net_take_log_p(struct tlr_net_answer *a, size_t i, const json_t *log_p);
 int tlr_net_take_text(struct tlr_net_answer *a, const char *text, size_t n,
                       struct tlr_err *err);
 /* OpenAI's words for why a text ended. */

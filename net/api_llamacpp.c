@@ -23,8 +23,10 @@ static void build(struct tlr_buf *b, const struct tlr_net_ask *a)
                     "\"presence_penalty\":0,\"frequency_penalty\":0,"
                     "\"dry_multiplier\":0,\"xtc_probability\":0,"
                     "\"dynatemp_range\":0,\"mirostat\":0,\"ignore_eos\":false,"
-                    "\"cache_prompt\":true,\"return_tokens\":true,"
-                    "\"stream\":false}");
+                    "\"cache_prompt\":true,\"return_tokens\":true,");
+    if (a->wants_p)
+        tlr_buf_text(b, "\"n_probs\":1,\"post_sampling_probs\":false,");
+    tlr_buf_text(b, "\"stream\":false}");
 }
 
 /* "stop_type": "eos"; older servers: "stopped_eos": true. */
@@ -49,6 +51,14 @@ static void take_timings(struct tlr_net_answer *out, const json_t *root)
         out->n_cached = all - fresh;
 }
 
+/* Older servers' "probs" have no logarithm and are not read. */
+static void take_probabilities(struct tlr_net_answer *out, const json_t *list)
+{
+    for (size_t i = 0; i < json_array_size(list); i++)
+        tlr_net_take_log_p(out, i,
+                           json_object_get(json_array_get(list, i), "logprob"));
+}
+
 static int read_answer(struct tlr_net_answer *out, const json_t *root,
                        struct tlr_err *err)
 {
@@ -60,6 +70,7 @@ static int read_answer(struct tlr_net_answer *out, const json_t *root,
         return rc;
     take_reason(out, root);
     take_timings(out, root);
+    take_probabilities(out, json_object_get(root, "completion_probabilities"));
     /* An empty list beside a text: the server knows no "return_tokens". */
     if (!json_is_array(ids) || (json_array_size(ids) == 0 && n > 0))
         return 0;

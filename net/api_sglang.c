@@ -28,6 +28,13 @@ static void build(struct tlr_buf *b, const struct tlr_net_ask *a)
                     "\"logprob_start_len\":-1,\"top_logprobs_num\":0}");
 }
 
+static void take_probabilities(struct tlr_net_answer *out, const json_t *triples)
+{
+    for (size_t i = 0; i < json_array_size(triples); i++)
+        tlr_net_take_log_p(out, i,
+                           json_array_get(json_array_get(triples, i), 0));
+}
+
 static int ids_of_triples(struct tlr_net_answer *out, const json_t *triples,
                           struct tlr_err *err)
 {
@@ -76,6 +83,7 @@ static int read_answer(struct tlr_net_answer *out, const json_t *root,
     if (rc)
         return rc;
     take_reason(out, json_object_get(meta, "finish_reason"));
+    take_probabilities(out, triples);
     out->n_cached = tlr_net_int(meta, "cached_tokens", -1);
     out->server_ms = 1e3 * tlr_net_real(meta, "e2e_latency");
     if (ids) {

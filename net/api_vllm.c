@@ -75,8 +75,11 @@ static int read_answer(struct tlr_net_answer *out, const json_t *root,
     if (id >= 0 && id <= INT32_MAX)
         out->end_id = (int32_t)id;
     const json_t *ids = json_object_get(choice, "token_ids");
-    const json_t *names =
-        json_object_get(json_object_get(choice, "logprobs"), "tokens");
+    const json_t *made = json_object_get(choice, "logprobs");
+    const json_t *names = json_object_get(made, "tokens");
+    const json_t *logs = json_object_get(made, "token_logprobs");
+    for (size_t i = 0; i < json_array_size(logs); i++)
+        tlr_net_take_log_p(out, i, json_array_get(logs, i));
     if (ids && !json_is_null(ids)) {
         out->n_ids = tlr_net_ids(ids, "token_ids", out->ids, TLR_NET_IDS_MAX,
                                  err);

@@ -39,6 +39,7 @@ void tlr_net_attempt_build(struct tlr_net_slot *s, const int32_t *ids)
     const struct tlr_net *n = s->net;
     struct tlr_net_ask ask = {
         .ids = ids, .n_ids = s->n_prefix, .n_tok = s->n_asked,
+        .wants_p = s->is_auto && s->n_asked > 1,
         .text = s->by_text ? s->text.ptr : NULL, .n_text = s->text.n,
         .messages = s->messages.ptr, .model = n->model, .is_warm = s->is_warm,
         .is_strict = n->is_strict};
@@ -80,6 +81,9 @@ static int read_reply(struct tlr_net_slot *s)
                              &why);
     if (rc == TLR_EPENDING)
         return rc;
+    if (!rc && s->is_auto && s->n_asked > 1 &&
+        (s->answer.n_ids < 0 || isnan(s->answer.p[0])))
+        n->tells_no_p = true; /* one token at a time, then */
     c->code = rc;
     if (rc)
         tlr_err_set(&c->err, rc, "%s: %s", n->url.base,

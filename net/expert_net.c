@@ -134,6 +134,9 @@ static int prepare(struct tlr_net_slot *s, const int32_t *ids, size_t n_ids,
     if (rc)
         return rc;
     s->n_prefix = n_ids;
+    s->is_auto = n_tok == TLR_EXPERT_AUTO;
+    if (s->is_auto) /* a text's tokens are not ours, nor their probabilities */
+        n_tok = s->by_text || n->tells_no_p ? 1 : TLR_EXPERT_AUTO_MAX;
     s->n_asked = s->want.n_tok = n_tok;
     s->want.n_slack = n->kind == TLR_NET_LLAMACPP ? 8 : 1;
     s->n_rounds = 0;
@@ -224,6 +227,19 @@ static uint64_t at_most(uint64_t v, uint64_t most)
     return v < most ? v : most;
 }
 
+/* How many of the reply's tokens are taken.  Probabilities beside a text are not of
+ * our tokens. */
+static int n_taken(const struct tlr_net_slot *s)
+{
+    if (!s->is_auto)
+        return s->n_ids;
+    int n = 1;
+    while (n < s->n_ids && s->answer.n_ids >= 0 &&
+           tlr_expert_is_unsure(s->answer.p[n - 1]))
+        n++;
+    return n;
+}
+
 /* What the wait was made of.  Where the server does not count its own time, it is
  * what lies between request and reply beyond a round trip. */
 static void fill_reply(const struct tlr_net_slot *s,
@@ -244,8 +260,8 @@ static void fill_reply(const struct tlr_net_slot *s,
     out->first_byte_ns = t->first_byte_ns;
     if (s->call.code)
         return;
-    memcpy(out->ids, s->ids, (size_t)s->n_ids * sizeof *s->ids);
-    out->n_tok = s->n_ids;
+    out->n_tok = n_taken(s);
+    memcpy(out->ids, s->ids, (size_t)out->n_tok * sizeof *s->ids);
     if (s->answer.n_cached > 0)
         out->cached_tok = (int)at_most((uint64_t)s->answer.n_cached,
                                        s->n_prefix);

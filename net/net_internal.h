@@ -3,6 +3,7 @@
 #define TLR_NET_NET_INTERNAL_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "net/api.h"
 #include "net/audit.h"
@@ -26,6 +27,7 @@ struct tlr_net_slot {
     bool is_used, is_adrift; /* under the net's lock */
     bool is_warm, is_trial;
     bool by_text;     /* the prefix goes out as text */
+    bool is_auto;     /* TLR_EXPERT_AUTO */
     uint64_t ticket;
     size_t n_prefix;
     int n_asked;      /* tokens that the server is asked for */
@@ -52,6 +54,7 @@ struct tlr_net {
     enum tlr_net_api_kind kind;
     char model[256];
     bool by_text, is_strict;
+    atomic_bool tells_no_p; /* seen in a reply that should have had probabilities */
     bool is_pinned; /* the user named the model */
     struct tlr_http_call probe;
     /* under the lock */

@@ -158,6 +158,7 @@ static int open_slots(struct tlr_scheduler *s, struct tlr_err *err)
         slot->expert = s->o.experts ? &s->o.experts[i] : NULL;
         slot->require_llm = s->o.require_llm;
         slot->ahead = s->o.ahead;
+        slot->burst = s->o.burst;
         so.lender = s->slots[0].session;
         rc = tlr_session_new(&slot->session, s->model, &so, err);
     }

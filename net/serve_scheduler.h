@@ -22,6 +22,7 @@ struct tlr_scheduler_options {
     struct tlr_expert *experts;
     bool require_llm; /* its failure ends the text */
     struct tlr_speculation ahead; /* while it thinks */
+    int burst;                    /* tokens of a question, as in decode.h */
     /* One line about a failure that clients are told nothing of; any thread. */
     void (*log)(void *ctx, const char *line);
     void *log_ctx;

@@ -59,6 +59,7 @@ static int open_joint(struct tlr_slot *slot, struct tlr_err *err)
         o.expert = slot->expert;
         o.require_expert = slot->require_llm;
         o.ahead = slot->ahead;
+        o.burst = slot->burst;
         o.ahead.max_tok = a->max_tokens;
         if (a->has_logprobs) /* they need the session to stand at the token */
             o.ahead.calls = 0;

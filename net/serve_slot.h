@@ -15,6 +15,7 @@ struct tlr_slot {
     struct tlr_expert *expert;   /* NULL: none */
     bool require_llm;
     struct tlr_speculation ahead;
+    int burst;
     struct tlr_job *job;         /* NULL: free; changed under the lock */
     struct tlr_joint *joint;     /* NULL: still reading the prompt */
     struct tlr_sampler *sampler;

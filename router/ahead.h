@@ -16,6 +16,7 @@ enum tlr_ahead_state {
     TLR_AHEAD_SURE,    /* if those before it are */
     TLR_AHEAD_DOUBTED, /* to be asked for, not asked yet */
     TLR_AHEAD_ASKED,
+    TLR_AHEAD_AWAITED, /* in the burst of one before it that is doubted or asked */
     TLR_AHEAD_BROKEN   /* the run ends here, with `why` of its flight */
 };
 
@@ -23,6 +24,8 @@ struct tlr_ahead_entry {
     struct tlr_joint_token t; /* id: the guess, until it is sure */
     enum tlr_ahead_state state;
     int flight;      /* of what is asked, broken or failed; else -1 */
+    int n_ask;       /* tokens to ask for; of what is doubted or asked */
+    int n_behind;    /* tokens of an open burst behind this one, as far as known */
     int32_t second;  /* the next best guess, -1: none is wanted */
     int32_t own;     /* the small model's token where the policy asks */
     uint64_t draw;   /* the sampler before this token, */
@@ -44,6 +47,8 @@ struct tlr_ahead_lane {
     uint32_t first; /* tokens before queue[0] */
     int32_t before; /* the last of them, which need not be in the session; -1: all
                        of them are, and none was decided here */
+    int n_behind;   /* as an entry's, of `before`: only a branch has some */
+    struct tlr_given given; /* what stands behind queue[n - 1] */
 };
 
 struct tlr_ahead {
@@ -64,7 +69,8 @@ uint64_t tlr_ahead_draw(const struct tlr_joint *j);
 void tlr_ahead_set_draw(const struct tlr_joint *j, uint64_t state);
 /* The entry's ask is over or not wanted any more. */
 void tlr_ahead_end_flight(struct tlr_joint *j, struct tlr_ahead_entry *e);
-/* Drops queue[from..]; the text up to there stays in the session. */
+/* Drops queue[from..] and what was given behind it; the text up to there stays in
+ * the session. */
 void tlr_ahead_take_back(struct tlr_joint *j, struct tlr_ahead_lane *l,
                          int from);
 /* Begins where the text's oldest question is open, if there may be a branch. */

@@ -7,6 +7,32 @@
 
 /* ---- replies ---- */
 
+/* The reply's other tokens: those that were awaited and guessed right are text, the
+ * rest is given where the lane comes to it.  What ran behind another end of the burst
+ * than the reply's ran by other rules. */
+static void settle_burst(struct tlr_joint *j, struct tlr_ahead_lane *l, int i,
+                         const int32_t *ids, int n)
+{
+    bool is_right = true;
+    int at = i + 1, known = 0;
+    l->queue[i].n_behind = 0;
+    for (; known < n && is_right && at < l->n &&
+           l->queue[at].state == TLR_AHEAD_AWAITED; at++, known++) {
+        struct tlr_ahead_entry *e = &l->queue[at];
+        is_right = e->t.id == ids[known];
+        e->t.id = e->t.llm = ids[known];
+        e->t.is_llm = true;
+        e->state = TLR_AHEAD_SURE;
+        e->n_behind = 0;
+    }
+    bool goes_on = is_right && known == n &&
+                   !(at < l->n && l->queue[at].state == TLR_AHEAD_AWAITED);
+    if (!goes_on)
+        tlr_ahead_take_back(j, l, at);
+    if (known < n)
+        tlr_given_set(&l->given, ids + known, n - known);
+}
+
 /* What was asked for at queue[i] is known; else the small model's token stands
  * there. */
 static void settle(struct tlr_joint *j, struct tlr_ahead_lane *l, int i,
@@ -53,6 +79,9 @@ static void land(struct tlr_joint *j, struct tlr_ahead_lane *l, int i, int rc,
         tlr_ahead_end_flight(j, e);
     }
     settle(j, l, i, !rc);
+    uint64_t before = j->totals.lost_ns;
+    settle_burst(j, l, i, reply->ids + 1, rc ? 0 : reply->n_tok - 1);
+    e->t.exposed_ns += j->totals.lost_ns - before;
 }
 
 /* Whether the reply for queue[i] came. */
@@ -112,8 +141,8 @@ static bool ask(struct tlr_joint *j, struct tlr_ahead_lane *l, int i)
     tlr_err_clear(&f->why);
     e->asked_ns = tlr_now_ns();
     int rc = tlr_expert_submit(j->o.expert, tlr_ids_of(l->session),
-                               l->first + (size_t)i, 1, j->n_ids, &f->ticket,
-                               &f->why);
+                               l->first + (size_t)i, e->n_ask, j->n_ids,
+                               &f->ticket, &f->why);
     if (rc == TLR_ELIMIT && (a->n_flight > 0 || j->o.parks))
         return false;
     f->is_used = true;

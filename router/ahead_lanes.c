@@ -40,13 +40,13 @@ static void lose(struct tlr_joint *j, struct tlr_ahead_lane *l, int from)
     l->n = from < l->n ? from : l->n;
 }
 
-/* Drops queue[from..]; the text up to there stays in the session. */
 void tlr_ahead_take_back(struct tlr_joint *j, struct tlr_ahead_lane *l,
                          int from)
 {
     if (from < l->n)
         tlr_ahead_set_draw(j, l->queue[from].draw);
     lose(j, l, from);
+    l->given.n = 0;
     /* The last token that is left goes, too: it may be another one now. */
     uint32_t keep = l->first + (uint32_t)from - (from > 0 || l->before >= 0);
     if (tlr_pos(l->session) > keep)
@@ -57,6 +57,7 @@ void tlr_ahead_drop_branch(struct tlr_joint *j)
 {
     if (j->ahead->is_branching)
         lose(j, &j->ahead->branch, 0);
+    j->ahead->branch.given.n = 0;
     j->ahead->is_branching = false;
 }
 
@@ -73,6 +74,8 @@ void tlr_ahead_begin_branch(struct tlr_joint *j)
     branch->n = 0;
     branch->first = text->first + 1;
     branch->before = text->queue[0].second;
+    branch->n_behind = text->queue[0].n_behind;
+    branch->given.n = 0;
     j->ahead->is_branching = true;
 }
 
@@ -94,6 +97,7 @@ bool tlr_ahead_take_branch(struct tlr_joint *j)
     memcpy(text->queue + 1, branch->queue,
            (size_t)branch->n * sizeof *branch->queue);
     text->n = 1 + branch->n;
+    text->given = branch->given;
     branch->n = 0;
     j->ahead->is_branching = false;
     j->totals.n_branches++;

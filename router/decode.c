@@ -42,6 +42,7 @@ int tlr_joint_new(struct tlr_joint **out, struct tlr_session *s,
     j->n_ctx = n_ctx;
     j->pending = -1;
     j->ends = tlr_model_generation(m);
+    j->n_prompt = tlr_pos(s);
     j->scratch = tlr_calloc(n_scratch, sizeof *j->scratch);
     j->ids = tlr_calloc(is_large ? n_ctx : 0, sizeof *j->ids);
     if (!j->scratch || !j->ids) {
@@ -53,6 +54,7 @@ int tlr_joint_new(struct tlr_joint **out, struct tlr_session *s,
         size_t n = options->prompt ? options->n_prompt : tlr_pos(s);
         j->n = (uint32_t)(n < n_ctx ? n : n_ctx);
         memcpy(j->ids, ids, j->n * sizeof *ids);
+        j->n_prompt = j->n;
     }
     rc = tlr_ahead_new(j, m, err);
     if (rc) {
@@ -220,14 +222,43 @@ void tlr_joint_times(struct tlr_joint_token *t,
     t->cached_tok = r->cached_tok;
 }
 
+int tlr_joint_n_ask(const struct tlr_joint *j, uint32_t n_before)
+{
+    int n = j->o.burst;
+    uint32_t most = j->n_ctx - n_before + 1, n_made = n_before - j->n_prompt;
+    if (n == TLR_EXPERT_AUTO)
+        return n;
+    if (j->o.ahead.max_tok > n_made && j->o.ahead.max_tok - n_made < most)
+        most = j->o.ahead.max_tok - n_made;
+    n = n > 0 ? n : 1;
+    return (uint32_t)n < most ? n : (int)most;
+}
+
+void tlr_given_set(struct tlr_given *g, const int32_t *ids, int n)
+{
+    g->n = n;
+    if (n > 0)
+        memcpy(g->ids, ids, (size_t)n * sizeof *ids);
+}
+
+int32_t tlr_given_take(struct tlr_given *g)
+{
+    int32_t id = g->ids[0];
+    g->n--;
+    memmove(g->ids, g->ids + 1, (size_t)g->n * sizeof *g->ids);
+    return id;
+}
+
+/* Only shown, a token comes alone. */
 static int send(struct tlr_joint *j, const int32_t *ids, size_t n,
-                struct tlr_err *err)
+                bool is_shown_only, struct tlr_err *err)
 {
     struct tlr_open_ask *a = &j->open;
     if (!a->is_open)
         a->begun_ns = j->mark_ns;
     a->is_open = true;
-    int rc = tlr_expert_submit(j->o.expert, ids, n, 1, j->n_ids, &a->ticket,
+    int n_tok = is_shown_only ? 1 : tlr_joint_n_ask(j, (uint32_t)n);
+    int rc = tlr_expert_submit(j->o.expert, ids, n, n_tok, j->n_ids, &a->ticket,
                                err);
     /* Other texts' asks are on their way, and one of them makes room. */
     if (rc == TLR_ELIMIT && j->o.parks)
@@ -246,7 +277,8 @@ static int ask(struct tlr_joint *j, const int32_t *ids, size_t n,
     struct tlr_expert_reply reply = {.n_tok = 0};
     struct tlr_err why = TLR_ERR_INIT;
     bool was_open = a->is_open;
-    int rc = a->is_open && a->is_sent ? 0 : send(j, ids, n, &why);
+    int rc = a->is_open && a->is_sent ? 0
+                                      : send(j, ids, n, !t->is_asked, &why);
     if (!rc)
         rc = tlr_expert_wait(j->o.expert, &a->ticket, j->o.parks ? 0 : -1,
                              j->n_ids, &reply, &why);
@@ -261,7 +293,16 @@ static int ask(struct tlr_joint *j, const int32_t *ids, size_t n,
     if (rc)
         return tlr_err_set(err, rc, "%s", why.text);
     t->llm = reply.ids[0];
+    tlr_given_set(&j->given, reply.ids + 1, reply.n_tok - 1);
     return 0;
+}
+
+/* The next token of a burst. */
+static void give(struct tlr_joint *j, struct tlr_joint_token *t)
+{
+    t->id = t->llm = tlr_given_take(&j->given);
+    t->is_llm = true;
+    t->is_asked = false;
 }
 
 /* The same, where a failure may be lived with. */
@@ -291,6 +332,10 @@ static int next_large(struct tlr_joint *j, struct tlr_joint_token *t,
                                j->n_ctx);
         j->ids[j->n++] = j->pending;
         j->pending = -1;
+    }
+    if (j->given.n > 0) {
+        give(j, t);
+        return 0;
     }
     t->is_asked = true;
     int rc = ask(j, j->ids, j->n, t, err);
@@ -325,14 +370,18 @@ static int next_joint(struct tlr_joint *j, struct tlr_joint_token *t,
                       struct tlr_err *err)
 {
     struct tlr_sight *v = &j->open.sight;
+    bool is_given = j->given.n > 0;
     int rc = 0;
     if (j->open.is_open) {
         *t = j->open.token;
     } else {
         rc = append(j, err);
-        rc = rc ? rc : tlr_joint_see(j, v, t, err);
+        if (!rc && (!is_given || j->o.explain))
+            rc = tlr_joint_see(j, v, t, err);
     }
-    if (!rc && j->o.expert && (t->is_asked || j->o.explain))
+    if (!rc && is_given)
+        give(j, t);
+    else if (!rc && j->o.expert && (t->is_asked || j->o.explain))
         rc = try_ask(j, t, err);
     if (rc == TLR_EPENDING)
         j->open.token = *t;
@@ -342,9 +391,10 @@ static int next_joint(struct tlr_joint *j, struct tlr_joint_token *t,
         t->signals = v->signals;
         t->slm = v->signals.best;
     }
-    t->is_llm = t->is_asked && t->llm >= 0;
+    t->is_llm = is_given || (t->is_asked && t->llm >= 0);
     if (t->is_llm) {
         t->id = t->llm;
+        tlr_joint_mark(j, &t->slm_ns);
         return 0;
     }
     rc = tlr_joint_pick(j, v, &t->slm, err);

@@ -6,6 +6,9 @@
  * says keep.  Greedy decoding is exact: the same prefix, policy and models make
  * the same ids, with or without explain.
  *
+ * A question to the large model may be for several tokens (a burst): they all
+ * stand in the text as its own, one a call, without the policy's being asked again.
+ *
  * While the large model thinks, the small one goes on from its own guess
  * (optimistic.c), where the expert can be asked without standing still.  That
  * changes times and nothing else: tokens, their records and the sums of records
@@ -34,7 +37,8 @@ struct tlr_joint_token {
     int32_t id;         /* what stands in the text */
     int32_t slm, llm;   /* what each would write; -1 where it was not made */
     bool is_llm;        /* the large model wrote it */
-    bool is_asked;      /* the policy says ask (also where no expert is) */
+    bool is_asked;      /* the policy says ask (also where no expert is); false of a
+                           burst's tokens behind the first, which have no trust */
     bool is_failed;     /* the expert failed: the small model's token stands */
     float trust;        /* NaN in the modes without a policy */
     struct tlr_signals signals; /* with explain, else NaN and best -1 */
@@ -73,7 +77,7 @@ struct tlr_speculation {
     uint32_t max_tok; /* tokens of the text that are wanted, nothing is asked
                          beyond; 0: unknown */
 };
-enum { TLR_FLIGHT_MAX = 8 };
+enum { TLR_FLIGHT_MAX = 8, TLR_BURST_MAX = 16 };
 
 struct tlr_joint_options {
     enum tlr_joint_mode mode;
@@ -90,6 +94,9 @@ struct tlr_joint_options {
     /* Taken for zero with explain, which asks at every position, and for an
      * expert that cannot be asked without standing still. */
     struct tlr_speculation ahead;
+    /* Tokens that one question is for, 1..TLR_BURST_MAX, or TLR_EXPERT_AUTO; 0: 1.  Less
+     * where the text (ahead.max_tok) or the context ends before. */
+    int burst;
     /* For callers with several texts: where nothing is left to do but to wait
      * for the expert, and after each step that runs ahead, tlr_joint_next returns
      * TLR_EPENDING. */

@@ -18,6 +18,13 @@ struct tlr_sight {
     bool has_signals;
 };
 
+/* Tokens of the large model that stand behind those there are: the rest of a
+ * burst. */
+struct tlr_given {
+    int32_t ids[TLR_BURST_MAX];
+    int n;
+};
+
 /* The serial loop's ask, and the position that it is for. */
 struct tlr_open_ask {
     bool is_open; /* not answered yet: what follows holds */
@@ -40,6 +47,8 @@ struct tlr_joint {
     struct tlr_err failure;
     uint64_t mark_ns;
     struct tlr_open_ask open;
+    struct tlr_given given;
+    uint32_t n_prompt; /* tokens before the text */
     const struct tlr_generation *ends; /* NULL: none are known */
     struct tlr_ahead *ahead;           /* NULL: the serial loop */
 };
@@ -55,6 +64,11 @@ int tlr_joint_see(struct tlr_joint *j, struct tlr_sight *v,
 /* The k best tokens, or more, into v. */
 int tlr_joint_see_top(struct tlr_joint *j, struct tlr_sight *v, int k,
                       struct tlr_err *err);
+/* How many tokens a question behind n_before tokens, the prompt's with them, is
+ * for. */
+int tlr_joint_n_ask(const struct tlr_joint *j, uint32_t n_before);
+void tlr_given_set(struct tlr_given *g, const int32_t *ids, int n);
+int32_t tlr_given_take(struct tlr_given *g); /* n > 0 */
 /* The small model's token, to stand in the text: the sampler draws. */
 int tlr_joint_pick(struct tlr_joint *j, struct tlr_sight *v, int32_t *id,
                    struct tlr_err *err);

@@ -15,10 +15,16 @@ static int check_id(const struct tlr_expert *e, int32_t id, uint32_t n_ids,
                        e->name, n_ids, (int)id);
 }
 
+bool tlr_expert_is_unsure(double p)
+{
+    return p < 0.5;
+}
+
 static int check_ask(const struct tlr_expert *e, size_t n, int n_tok,
                      struct tlr_err *err)
 {
-    if (n > 0 && n_tok >= 1 && n_tok <= TLR_EXPERT_TOK_MAX)
+    if (n > 0 && (n_tok == TLR_EXPERT_AUTO ||
+                  (n_tok >= 1 && n_tok <= TLR_EXPERT_TOK_MAX)))
         return 0;
     return tlr_err_set(err, TLR_EUSAGE,
                        "%s: asked for %d tokens after %zu; expected 1 to %d "
@@ -29,11 +35,11 @@ static int check_ask(const struct tlr_expert *e, size_t n, int n_tok,
 static int check_reply(const struct tlr_expert *e, int n_tok, uint32_t n_ids,
                        const struct tlr_expert_reply *r, struct tlr_err *err)
 {
-    int rc = 0;
-    if (r->n_tok < 1 || r->n_tok > n_tok)
+    int rc = 0, most = n_tok == TLR_EXPERT_AUTO ? TLR_EXPERT_AUTO_MAX : n_tok;
+    if (r->n_tok < 1 || r->n_tok > most)
         return tlr_err_set(err, TLR_EFORMAT,
                            "%s: answer: expected 1 to %d tokens, found %d",
-                           e->name, n_tok, r->n_tok);
+                           e->name, most, r->n_tok);
     for (int i = 0; i < r->n_tok && !rc; i++)
         rc = check_id(e, r->ids[i], n_ids, err);
     return rc;

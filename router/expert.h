@@ -14,13 +14,21 @@
 
 #include "base/err.h"
 
-enum { TLR_EXPERT_TOK_MAX = 64 }; /* most tokens of one answer */
+enum {
+    TLR_EXPERT_TOK_MAX = 64, /* most tokens of one answer */
+    /* Asked for in place of a number: the first token, and further ones while it is
+     * unsure itself (tlr_expert_is_unsure of the one before), four at most.  One that
+     * cannot tell gives one. */
+    TLR_EXPERT_AUTO = -1,
+    TLR_EXPERT_AUTO_MAX = 4
+};
 
 /* Times run from the submit (or the ask) and are filled in, as far as they are
  * known, also where the ask failed: that wait was waited, too. */
 struct tlr_expert_reply {
     int32_t ids[TLR_EXPERT_TOK_MAX]; /* an end-of-text id is one of them */
-    int n_tok;                       /* 1..asked for; less only after an end */
+    int n_tok; /* 1..asked for; less after an end, and by text, where its tokens
+                  need not be as many as ours */
     uint64_t think_ns; /* spent by the large model, as far as it is known */
     uint64_t wire_ns;  /* the rest of the wait: network, queue, JSON */
     /* Of it, for experts behind a network, else 0: before the request began to
@@ -40,8 +48,8 @@ struct tlr_expert_account {
 };
 
 struct tlr_expert_ops {
-    /* The next n_tok (1..TLR_EXPERT_TOK_MAX) greedy tokens after ids[0..n), 1 <=
-     * n.  A failure leaves the expert usable for another try. */
+    /* The next n_tok (1..TLR_EXPERT_TOK_MAX, or TLR_EXPERT_AUTO) greedy tokens after
+     * ids[0..n), 1 <= n.  A failure leaves the expert usable for another try. */
     int (*ask)(void *self, const int32_t *ids, size_t n, int n_tok,
                struct tlr_expert_reply *out, struct tlr_err *err);
     /* The greedy token after every prefix ids[0..i], i = first..n-1, into
@@ -95,6 +103,10 @@ struct tlr_expert {
      * not be kept. */
     bool is_budgeted;
 };
+
+/* Whether a token that it gave the probability p leaves it unsure: below one half.  A
+ * NaN, of one that does not say, is not. */
+bool tlr_expert_is_unsure(double p);
 
 /* Checked wrappers: a reply outside the vocabulary (0 <= id < n_ids), or of a
  * wrong length, is TLR_EFORMAT with the expert's name. */

@@ -93,25 +93,42 @@ static bool is_end(const struct local *l, int32_t id)
     return l->like && tlr_generation_is_eos(l->like, id);
 }
 
+/* How sure it is of its best token, which takes all logits. */
+static int probability(struct local *l, int32_t id, double *p,
+                       struct tlr_err *err)
+{
+    int rc = tlr_run_head(l->session, err);
+    if (rc)
+        return rc;
+    const float *logits = tlr_logits(l->session);
+    *p = exp((double)logits[id] - tlr_log_sum_exp(logits, l->n_ids));
+    return 0;
+}
+
 static int ask(void *self, const int32_t *ids, size_t n, int n_tok,
                struct tlr_expert_reply *out, struct tlr_err *err)
 {
     struct local *l = self;
     uint64_t begun = tlr_now_ns();
+    bool is_auto = n_tok == TLR_EXPERT_AUTO, goes_on = true;
+    int most = is_auto ? TLR_EXPERT_AUTO_MAX : n_tok;
     int rc = follow(l, ids, n, n - 1, err);
-    for (int i = 0; i < n_tok && !rc; i++) {
+    for (int i = 0; i < most && goes_on && !rc; i++) {
         int32_t id;
         float logit;
+        double p = NAN;
         if (i > 0)
             rc = tlr_decode(l->session, out->ids[i - 1], 0, err);
         if (!rc)
             rc = tlr_top(l->session, 1, &id, &logit, err);
+        if (!rc && is_auto && i + 1 < most)
+            rc = probability(l, id, &p, err);
         if (rc)
             break;
         out->ids[i] = translate(l, id);
         out->n_tok = i + 1;
-        if (is_end(l, out->ids[i]))
-            break;
+        goes_on = !is_end(l, out->ids[i]) &&
+                  (!is_auto || tlr_expert_is_unsure(p));
     }
     out->think_ns = tlr_now_ns() - begun;
     return rc;

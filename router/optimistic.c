@@ -7,6 +7,10 @@
  * doubtful positions are asked for meanwhile; what they answer holds only if all
  * before them holds, so those asks may be lost, and how many is bounded.
  *
+ * Where a question is for several tokens, the positions behind it are guessed and
+ * await its reply, without the policy.  With TLR_EXPERT_AUTO nobody knows how many
+ * there are, so one is reckoned with; what ran behind it goes if there are more.
+ *
  * With two guesses a second lane goes on behind the second-best token of the
  * oldest open question, in a session of its own; both lanes take a step in one
  * pass over the weights.  A reply that says that token makes it the text's.
@@ -66,10 +70,25 @@ void tlr_ahead_free(struct tlr_joint *j)
     j->ahead = NULL;
 }
 
+/* A burst's token behind its first. */
+static bool is_given(const struct tlr_ahead_entry *e)
+{
+    return e->t.is_llm && !e->t.is_asked;
+}
+
+/* What is left of a burst that is in the text already stays known. */
 void tlr_ahead_stop(struct tlr_joint *j)
 {
+    struct tlr_ahead_lane *l = &j->ahead->text;
+    struct tlr_given rest = {.n = 0};
+    int n = 0;
+    for (; n < l->n && is_given(&l->queue[n]); n++)
+        rest.ids[rest.n++] = l->queue[n].t.id;
+    for (int i = 0; n == l->n && i < l->given.n; i++)
+        rest.ids[rest.n++] = l->given.ids[i];
     tlr_ahead_drop_branch(j);
-    tlr_ahead_take_back(j, &j->ahead->text, 0);
+    tlr_ahead_take_back(j, l, 0);
+    l->given = rest;
 }
 
 uint32_t tlr_ahead_pos(const struct tlr_joint *j)
@@ -82,6 +101,12 @@ uint32_t tlr_ahead_pos(const struct tlr_joint *j)
 static int32_t last_id(const struct tlr_ahead_lane *l)
 {
     return l->n > 0 ? l->queue[l->n - 1].t.id : l->before;
+}
+
+/* Tokens behind the last one that an open burst will bring. */
+static int n_behind(const struct tlr_ahead_lane *l)
+{
+    return l->n > 0 ? l->queue[l->n - 1].n_behind : l->n_behind;
 }
 
 static bool may_run(const struct tlr_joint *j, const struct tlr_ahead_lane *l)
@@ -125,17 +150,31 @@ static int guess(struct tlr_joint *j, struct tlr_sight *v,
     return rc;
 }
 
-static int see_next(struct tlr_joint *j, struct tlr_ahead_lane *l,
-                    struct tlr_ahead_entry *e, struct tlr_err *err)
+/* A position in a burst: the large model's token, or a guess that awaits it. */
+static int see_burst(struct tlr_joint *j, struct tlr_ahead_lane *l,
+                     struct tlr_ahead_entry *e, struct tlr_err *err)
+{
+    int rc = 0;
+    if (l->given.n > 0) {
+        e->t.id = e->t.llm = tlr_given_take(&l->given);
+        e->t.is_llm = true;
+    } else {
+        struct tlr_sight v = {.n_top = 0};
+        rc = guess(j, &v, e, err);
+        e->second = -1;
+        e->state = TLR_AHEAD_AWAITED;
+        e->n_behind = n_behind(l) - 1;
+    }
+    tlr_joint_mark(j, &e->t.slm_ns);
+    return rc;
+}
+
+/* Any other one. */
+static int see_own(struct tlr_joint *j, struct tlr_ahead_lane *l,
+                   struct tlr_ahead_entry *e, struct tlr_err *err)
 {
     struct tlr_sight v;
-    e->t = tlr_joint_no_token;
-    e->flight = -1;
-    e->state = TLR_AHEAD_SURE;
-    e->draw = tlr_ahead_draw(j);
-    j->mark_ns = tlr_now_ns();
-    int rc = append(l, err);
-    rc = rc ? rc : tlr_joint_see(j, &v, &e->t, err);
+    int rc = tlr_joint_see(j, &v, &e->t, err);
     if (!rc && e->t.is_asked && j->ahead->branch.session)
         rc = tlr_joint_see_top(j, &v, 2, err); /* once, for pick and guess */
     rc = rc ? rc : tlr_joint_pick(j, &v, &e->own, err);
@@ -143,6 +182,8 @@ static int see_next(struct tlr_joint *j, struct tlr_ahead_lane *l,
         rc = guess(j, &v, e, err);
     if (!rc && e->t.is_asked) {
         e->state = TLR_AHEAD_DOUBTED;
+        e->n_ask = tlr_joint_n_ask(j, l->first + (uint32_t)l->n);
+        e->n_behind = e->n_ask == TLR_EXPERT_AUTO ? 0 : e->n_ask - 1;
         e->drawn = tlr_ahead_draw(j);
         tlr_ahead_set_draw(j, e->draw);
     } else {
@@ -150,6 +191,22 @@ static int see_next(struct tlr_joint *j, struct tlr_ahead_lane *l,
     }
     tlr_joint_mark(j, &e->t.slm_ns);
     return rc;
+}
+
+static int see_next(struct tlr_joint *j, struct tlr_ahead_lane *l,
+                    struct tlr_ahead_entry *e, struct tlr_err *err)
+{
+    e->t = tlr_joint_no_token;
+    e->flight = -1;
+    e->state = TLR_AHEAD_SURE;
+    e->n_behind = 0;
+    e->draw = tlr_ahead_draw(j);
+    j->mark_ns = tlr_now_ns();
+    int rc = append(l, err);
+    if (rc)
+        return rc;
+    return l->given.n > 0 || n_behind(l) > 0 ? see_burst(j, l, e, err)
+                                             : see_own(j, l, e, err);
 }
 
 /* An error of a position that may never be needed waits until it is: the queue

@@ -602,6 +602,21 @@ try 'run --speculate, no such number' 2 '' "tlr: *--speculate: expected off, max
     "$tlr" run two.bin 'the' --llm model:large.bin --speculate 0.5
 try 'run --serial --speculate' 2 '' 'tlr: *--serial and --speculate*' "$tlr" run two.bin 'the' \
     --llm model:large.bin --serial --speculate max
+try 'run --burst' 0 '{*' '*' "$tlr" run two.bin 'the and' --temp 0 -n 12 --llm model:large.bin \
+    --target-routed 50% --json --burst 3
+json 'run --burst: one question, three tokens' out '.routing.burst == 3 and .routing.calls == .routing.asked and
+    .routing.llm_tokens > .routing.asked and .routing.llm_tokens <= 3 * .routing.asked and
+    (.tokens | map(select(.from == "llm" and (.asked | not))) | length) == .routing.llm_tokens - .routing.asked'
+try 'run --burst auto' 0 '{*' '*' "$tlr" run two.bin 'the and' --temp 0 -n 12 --llm model:large.bin --mode large \
+    --json --burst auto
+json 'run --burst auto' out '.routing.burst == "auto" and .routing.asked <= .routing.llm_tokens'
+for n in 0 17 2x; do
+    try "run --burst $n" 2 '' "tlr: *--burst: expected auto or a number*found '$n'*" \
+        "$tlr" run two.bin 'the' --llm model:large.bin --burst "$n"
+done
+try 'run --burst, nobody to ask' 2 '' 'tlr: *--burst: found no large model*' "$tlr" run two.bin 'the' --burst 2
+try 'eval has no --burst' 2 '' 'tlr: *--burst*' "$tlr" eval q.jsonl --task csqa --slm two.bin \
+    --llm model:large.bin --burst 2
 try 'run large only' 0 '{*' '*' "$tlr" run two.bin 'the and' --temp 0 -n 12 --llm model:large.bin --mode large --json
 json 'run large only' out '.tokens | all(.from == "llm")'
 cp out large.json

@@ -2,6 +2,7 @@
  * prefix, in every wire format. */
 #include "tests/net/hash_llm.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,6 +34,15 @@ int32_t hash_next(const struct server_options *o, const int32_t *ids, size_t n,
     return id;
 }
 
+/* How sure it is of its token behind ids[0..n). */
+static double log_p(const int32_t *ids, size_t n)
+{
+    uint64_t h = 78;
+    for (size_t i = 0; i < n; i++)
+        h = tlr_hash_u64(h, (uint64_t)ids[i]);
+    return h % 2 ? -0.1 : -1.5;
+}
+
 static bool is_end(const struct server_options *o, int32_t id)
 {
     return tlr_generation_is_eos(o->seam.gen, id);
@@ -55,7 +65,7 @@ static int make(const struct server_options *o, int32_t *ids, size_t n,
 struct question {
     int32_t ids[2048];
     size_t n;
-    bool by_text;
+    bool by_text, wants_p;
     int n_tok, n_made;
 };
 
@@ -132,6 +142,32 @@ static json_t *text_json(const struct server_options *o,
     return json_stringn(text, n + more);
 }
 
+/* Of each token made, as the format has it; the ids' own list may be one shorter. */
+static void put_p(json_t *root, enum tlr_net_api_kind kind,
+                  const struct question *q)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < q->n_made; i++) {
+        int id = q->ids[q->n + (size_t)i];
+        double p = log_p(q->ids, q->n + (size_t)i);
+        json_array_append_new(list, kind == TLR_NET_SGLANG
+                                        ? json_pack("[fin]", p, id)
+                                    : kind == TLR_NET_LLAMACPP
+                                        ? json_pack("{si, sf}", "id", id,
+                                                    "logprob", p)
+                                        : json_real(p));
+    }
+    if (kind == TLR_NET_SGLANG)
+        json_object_set_new(json_object_get(root, "meta_info"),
+                            "output_token_logprobs", list);
+    else if (kind == TLR_NET_LLAMACPP)
+        json_object_set_new(root, "completion_probabilities", list);
+    else
+        json_object_set_new(json_array_get(json_object_get(root, "choices"), 0),
+                            "logprobs",
+                            json_pack("{so}", "token_logprobs", list));
+}
+
 static json_t *answer(const struct server_options *o, enum tlr_net_api_kind kind,
                       const struct question *q)
 {
@@ -165,6 +201,8 @@ static json_t *answer(const struct server_options *o, enum tlr_net_api_kind kind
     }
     json_decref(ids);
     ck_assert(root != NULL);
+    if (q->wants_p)
+        put_p(root, kind, q);
     return root;
 }
 
@@ -197,6 +235,10 @@ static int generate(const struct server_options *o, enum tlr_net_api_kind kind,
         return 422;
     }
     q.n_tok = (int)json_integer_value(n_tok);
+    q.wants_p = o->tells_p && !q.by_text &&
+                (json_is_true(json_object_get(body, "return_logprob")) ||
+                 json_is_integer(json_object_get(body, "logprobs")) ||
+                 json_integer_value(json_object_get(body, "n_probs")) == 1);
     q.n_made = make(o, q.ids, q.n, q.n_tok < MOST ? q.n_tok : MOST, q.by_text);
     *out = answer(o, kind, &q);
     return 200;
@@ -289,7 +331,12 @@ static int ask(void *self, const int32_t *ids, size_t n, int n_tok,
     int rc = e->by_text ? through_text(e->o, ids, n, &q, err) : 0;
     if (rc)
         return rc;
-    out->n_tok = make(e->o, q.ids, q.n, n_tok, e->by_text);
+    bool is_auto = n_tok == TLR_EXPERT_AUTO, tells = e->o->tells_p && !e->by_text;
+    int most = is_auto ? (tells ? TLR_EXPERT_AUTO_MAX : 1) : n_tok, k = 1;
+    out->n_tok = make(e->o, q.ids, q.n, most, e->by_text);
+    while (is_auto && k < out->n_tok && exp(log_p(q.ids, q.n + (size_t)k - 1)) < 0.5)
+        k++;
+    out->n_tok = is_auto ? k : out->n_tok;
     memcpy(out->ids, q.ids + q.n, (size_t)out->n_tok * sizeof *ids);
     return 0;
 }

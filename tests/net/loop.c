@@ -36,7 +36,7 @@ struct loop_result loop_run(const struct loop *l, struct tlr_expert *e,
                                      .cpu_level = -1};
     struct tlr_joint_options o = {
         .policy = {.kind = TLR_POLICY_RANDOM, .tau = 0.5f, .seed = 3},
-        .expert = e, .ahead = {.calls = calls}};
+        .expert = e, .ahead = {.calls = calls}, .burst = l->burst};
     ck_assert_msg(!tlr_session_new(&s, l->m, &so, &err), "%s", err.text);
     ck_assert_msg(!tlr_prefill(s, l->prompt, LOOP_PROMPT, 0, &err), "%s",
                   err.text);

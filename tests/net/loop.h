@@ -14,6 +14,7 @@ struct loop {
     struct tlr_model *m;
     struct server_options o; /* with the model's seam */
     int32_t prompt[LOOP_PROMPT];
+    int burst; /* of tlr_joint_options */
 };
 
 struct loop loop_open(enum tlr_net_api_kind kind);

@@ -55,6 +55,7 @@ struct server_options {
     bool cannot_tokenize;    /* no /tokenize */
     bool cuts_otherwise;     /* /tokenize gives other ids */
     bool hides_ids;          /* answers by text though asked by ids */
+    bool tells_p;            /* how likely its tokens are, where it is asked */
     bool leaves_end_out;     /* the id of the end is not in the ids */
     bool is_strict;          /* 400 for fields beyond OpenAI's standard */
     bool chat_only;          /* 404 for /v1/completions */

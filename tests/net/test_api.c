@@ -82,9 +82,15 @@ START_TEST(bodies_by_ids)
     ck_assert_double_eq(number(root, "n_predict"), 3);
     ck_assert_double_eq(number(root, "min_p"), 0);
     ck_assert(json_is_true(json_object_get(root, "return_tokens")));
+    ck_assert(json_object_get(root, "n_probs") == NULL);
     json_decref(root);
+    struct tlr_net_ask sure = by_ids;
+    sure.wants_p = true;
+    root = body(TLR_NET_LLAMACPP, &sure);
+    ck_assert_double_eq(number(root, "n_probs"), 1);
     struct tlr_net_ask warm = by_ids;
     warm.is_warm = true;
+    json_decref(root);
     root = body(TLR_NET_LLAMACPP, &warm);
     ck_assert_double_eq(number(root, "n_predict"), 0);
     json_decref(root);
@@ -152,6 +158,45 @@ static void check_reply(enum tlr_net_api_kind kind, const struct reply *r)
     ck_assert_int_eq(a.n_cached, r->n_cached);
     tlr_net_answer_clear(&a);
 }
+
+/* Two ids' probabilities; 0: not told. */
+START_TEST(probabilities)
+{
+    static const struct {
+        enum tlr_net_api_kind kind;
+        const char *body;
+        double p[2];
+    } rows[] = {
+        {TLR_NET_SGLANG, "{\"text\":\"ab\",\"output_ids\":[64,65],\"meta_info\":{"
+         "\"output_token_logprobs\":[[-0.5,64,null],[-2,65,\"b\"]]}}",
+         {-0.5, -2}},
+        {TLR_NET_VLLM, "{\"choices\":[{\"text\":\"ab\",\"token_ids\":[64,65],"
+         "\"logprobs\":{\"token_logprobs\":[-0.5,null]}}]}", {-0.5, 0}},
+        {TLR_NET_LLAMACPP, "{\"content\":\"ab\",\"tokens\":[64,65],"
+         "\"completion_probabilities\":[{\"id\":64,\"logprob\":-0.5},{\"id\":65,"
+         "\"logprob\":-2}]}", {-0.5, -2}},
+        /* none, older ones, and nonsense */
+        {TLR_NET_LLAMACPP, "{\"content\":\"ab\",\"tokens\":[64,65],"
+         "\"completion_probabilities\":[{\"content\":\"a\",\"probs\":[]},7]}",
+         {0, 0}},
+        {TLR_NET_SGLANG, "{\"text\":\"ab\",\"output_ids\":[64,65],\"meta_info\":{"
+         "\"output_token_logprobs\":[[0.5,64,null],[\"x\",65,\"b\"]]}}", {0, 0}},
+        {TLR_NET_VLLM, "{\"choices\":[{\"text\":\"ab\",\"token_ids\":[64,65]}]}",
+         {0, 0}}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct tlr_net_answer a = {0};
+        tlr_net_answer_begin(&a);
+        ck_assert_int_eq(tlr_net_parse(tlr_net_api(rows[i].kind),
+                                       bytes_of(rows[i].body), &a, NULL), 0);
+        for (int k = 0; k < 2; k++)
+            ck_assert_msg(rows[i].p[k] < 0
+                              ? fabs(a.p[k] - exp(rows[i].p[k])) < 1e-12
+                              : isnan(a.p[k]), "%zu: %g", i, a.p[k]);
+        ck_assert(isnan(a.p[2]));
+        tlr_net_answer_clear(&a);
+    }
+}
+END_TEST
 
 START_TEST(sglang_replies)
 {
@@ -421,6 +466,7 @@ Suite *suite_api(void)
     TCase *t = tcase_create("api");
     tcase_add_test(t, bodies_by_ids);
     tcase_add_test(t, bodies_by_text);
+    tcase_add_test(t, probabilities);
     tcase_add_test(t, sglang_replies);
     tcase_add_test(t, vllm_replies);
     tcase_add_test(t, llamacpp_replies);

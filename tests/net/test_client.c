@@ -43,6 +43,87 @@ static void check_format(enum tlr_net_api_kind kind,
     loop_close(&l);
 }
 
+/* ---- several tokens a question ---- */
+
+static const struct burst_row {
+    enum tlr_net_api_kind kind;
+    int burst;
+    bool tells_p, by_text, leaves_end_out;
+} burst_rows[] = {
+    {TLR_NET_SGLANG, 3, false, false, false},
+    {TLR_NET_VLLM, 5, false, false, true},
+    {TLR_NET_LLAMACPP, 16, false, false, false},
+    {TLR_NET_OPENAI, 3, false, true, false},
+    {TLR_NET_SGLANG, TLR_EXPERT_AUTO, true, false, true},
+    {TLR_NET_VLLM, TLR_EXPERT_AUTO, true, false, false},
+    {TLR_NET_LLAMACPP, TLR_EXPERT_AUTO, true, false, false},
+    {TLR_NET_LLAMACPP, TLR_EXPERT_AUTO, false, false, false},
+    {TLR_NET_OPENAI, TLR_EXPERT_AUTO, true, true, false}};
+
+static int n_given(const struct loop_result *r)
+{
+    return (int)(r->totals.n_llm + r->totals.n_failed - r->totals.n_asked);
+}
+
+/* By text a burst's bytes may be cut into other tokens than those that the server made,
+ * so there only both loops are compared. */
+START_TEST(bursts)
+{
+    const struct burst_row *row = &burst_rows[_i];
+    struct loop l = loop_open(row->kind);
+    l.burst = row->burst;
+    l.o.tells_p = row->tells_p;
+    l.o.leaves_end_out = row->leaves_end_out;
+    struct server *s = server_start(&l.o);
+    struct tlr_net_options o = loop_options(s);
+    struct tlr_expert e;
+    struct tlr_net *n = loop_connect(&l, &o, &e);
+    struct hash_expert h = {.o = &l.o, .by_text = row->by_text};
+    struct tlr_expert local = hash_expert(&h);
+    struct loop_result want = loop_run(&l, &local, 0);
+    int before = server_counts(s).n_questions;
+    struct loop_result serial = loop_run(&l, &e, 0);
+    ck_assert_int_eq(server_counts(s).n_questions - before,
+                     (int)serial.totals.n_asked);
+    struct loop_result ahead = loop_run(&l, &e, 3);
+    bool is_one = row->burst == TLR_EXPERT_AUTO && (!row->tells_p || row->by_text);
+    loop_same(&ahead, &serial);
+    if (!row->by_text || is_one)
+        loop_same(&serial, &want);
+    ck_assert_int_eq(n_given(&serial) > 0, !is_one);
+    tlr_net_close(n);
+    server_stop(s);
+    loop_close(&l);
+}
+END_TEST
+
+/* What is asked for is paid for, also tokens that auto does not take. */
+START_TEST(bursts_are_budgeted)
+{
+    struct loop l = loop_open(TLR_NET_SGLANG);
+    l.burst = _i ? TLR_EXPERT_AUTO : 4;
+    l.o.tells_p = true;
+    struct server *s = server_start(&l.o);
+    struct tlr_net_options o = loop_options(s);
+    struct tlr_expert e;
+    o.max_tok = LOOP_PROMPT + 3; /* fits a prompt and three tokens */
+    struct tlr_net *n = loop_connect(&l, &o, &e);
+    struct tlr_expert_reply reply;
+    struct tlr_err err = TLR_ERR_INIT;
+    ck_assert_int_eq(tlr_expert_ask(&e, l.prompt, LOOP_PROMPT, l.burst,
+                                    l.o.seam.n_ids, &reply, &err), TLR_ELIMIT);
+    ck_assert_int_eq(server_counts(s).n_questions, 0);
+    err = (struct tlr_err)TLR_ERR_INIT;
+    ck_assert_msg(!tlr_expert_ask(&e, l.prompt, LOOP_PROMPT, 3, l.o.seam.n_ids,
+                                  &reply, &err), "%s", err.text);
+    tlr_net_close(n);
+    server_stop(s);
+    loop_close(&l);
+}
+END_TEST
+
+/* ---- every format ---- */
+
 static void anonymous(struct server_options *o)
 {
     o->is_anonymous = true;
@@ -356,6 +437,8 @@ Suite *suite_client(void)
     Suite *s = suite_create("client");
     TCase *t = tcase_create("client");
     tcase_set_timeout(t, 120);
+    tcase_add_loop_test(t, bursts, 0, sizeof burst_rows / sizeof burst_rows[0]);
+    tcase_add_loop_test(t, bursts_are_budgeted, 0, 2);
     tcase_add_loop_test(t, formats_by_ids, 0, 3);
     tcase_add_loop_test(t, formats_by_text, 0, 3);
     tcase_add_test(t, format_openai);

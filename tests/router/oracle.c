@@ -58,22 +58,48 @@ static int say(int rc, struct tlr_err *err)
     return tlr_err_set(err, rc, "oracle: no answer");
 }
 
+/* How many tokens an answer has at most. */
+static int length(const struct oracle *o, const int32_t *ids, size_t n,
+                  int n_tok)
+{
+    uint64_t h = hash_ids(o->seed + 2, ids, n);
+    int most = uniform(h) < o->shorter ? 1 + (int)(tlr_hash_u64(h, 1) % 6)
+                                       : TLR_BURST_MAX;
+    return n_tok < most ? n_tok : most;
+}
+
 static int oracle_ask(void *self, const int32_t *ids, size_t n, int n_tok,
                       struct tlr_expert_reply *out, struct tlr_err *err)
 {
-    (void)n_tok;
     struct oracle *o = self;
-    int rc = o->budget == 0 ? TLR_ELIMIT : decide(o, ids, n, &out->ids[0]);
+    int32_t all[256 + TLR_EXPERT_TOK_MAX];
+    bool is_auto = n_tok == TLR_EXPERT_AUTO;
+    ck_assert_uint_le(n, 256);
+    memcpy(all, ids, n * sizeof *ids);
+    int rc = o->budget == 0 ? TLR_ELIMIT : decide(o, all, n, &all[n]);
     o->budget -= o->budget > 0;
-    out->n_tok = 1;
-    return rc ? say(rc, err) : 0;
+    if (rc)
+        return say(rc, err);
+    int most = length(o, ids, n, is_auto ? TLR_EXPERT_AUTO_MAX : n_tok), k = 1;
+    o->n_most_tok = most > o->n_most_tok ? most : o->n_most_tok;
+    for (; k < most && all[n + (size_t)k - 1] != o->end_id; k++) {
+        size_t at = n + (size_t)k;
+        double p = uniform(hash_ids(o->seed + 3, all, at));
+        if (is_auto && !tlr_expert_is_unsure(p))
+            break;
+        if (decide(o, all, at, &all[at])) /* a burst that began ends well */
+            all[at] = all[at - 1];
+    }
+    memcpy(out->ids, all + n, (size_t)k * sizeof *all);
+    out->n_tok = k;
+    return 0;
 }
 
 static int oracle_submit(void *self, const int32_t *ids, size_t n, int n_tok,
                          uint64_t *ticket, struct tlr_err *err)
 {
     struct oracle *o = self;
-    struct tlr_expert_reply reply;
+    struct tlr_expert_reply reply = {.n_tok = 0};
     struct tlr_err why = TLR_ERR_INIT;
     uint64_t line = tlr_hash_u64(o->schedule + 1, (uint64_t)o->n_tried++);
     if (o->n_open == o->carries || uniform(line) < o->busy)
@@ -84,7 +110,9 @@ static int oracle_submit(void *self, const int32_t *ids, size_t n, int n_tok,
     if (rc && uniform(tlr_hash_u64(h, 1)) < o->lost_on_submit)
         return say(rc, err);
     o->tickets[o->n_submitted].rc = rc;
-    o->tickets[o->n_submitted].id = reply.ids[0];
+    memcpy(o->tickets[o->n_submitted].ids, reply.ids,
+           sizeof o->tickets[0].ids);
+    o->tickets[o->n_submitted].n_tok = reply.n_tok;
     o->tickets[o->n_submitted].is_open = true;
     o->tickets[o->n_submitted].ready =
         o->now + h % ((uint64_t)o->most_ticks + 1);
@@ -107,8 +135,8 @@ static int oracle_wait(void *self, uint64_t ticket, int timeout_ms,
         return TLR_EPENDING;
     o->tickets[i].is_open = false;
     o->n_open--;
-    out->ids[0] = o->tickets[i].id;
-    out->n_tok = 1;
+    memcpy(out->ids, o->tickets[i].ids, sizeof o->tickets[i].ids);
+    out->n_tok = o->tickets[i].n_tok;
     return o->tickets[i].rc ? say(o->tickets[i].rc, err) : 0;
 }
 

@@ -4,10 +4,10 @@
 #ifndef TLR_TESTS_ROUTER_ORACLE_H
 #define TLR_TESTS_ROUTER_ORACLE_H
 
-#include "router/expert.h"
+#include "router/decode.h"
 #include "tests/model/models.h"
 
-enum { ORACLE_TICKETS = 4096 };
+enum { ORACLE_TICKETS = 2048 };
 
 struct oracle {
     /* in: shares of answers by hash, the rest is a token by hash */
@@ -21,18 +21,21 @@ struct oracle {
     int most_ticks;         /* longest delay; a look takes one */
     int carries;            /* tickets at once; more are TLR_ELIMIT */
     double busy;            /* share of submits that find others' tickets there */
+    double shorter;         /* share of bursts that are cut, as by text */
     int budget;             /* answers before all fail; below 0: no end */
     double lost_on_submit;  /* of failures, the share that fails at once */
     /* out */
     uint64_t now;
     int n_open, n_most_open, n_submitted, n_cancelled, n_tried;
+    int n_most_tok;         /* asked for at once */
     /* inside */
     struct tlr_session *own; /* the small model once more */
     struct {
         uint64_t ready;
         bool is_open;
         int rc;
-        int32_t id;
+        int32_t ids[TLR_BURST_MAX];
+        int n_tok;
     } tickets[ORACLE_TICKETS];
 };
 

@@ -56,6 +56,8 @@ struct setting {
     int max_tok;
     enum tlr_joint_mode mode;
     bool explain;
+    int burst;
+    bool with_bursts; /* draw() chooses it */
     bool parks; /* driven as a server does it, beside another text */
 };
 
@@ -103,7 +105,8 @@ static void play(const struct stage *st, const struct setting *set,
     struct tlr_joint_options o = {
         .mode = set->mode, .policy = set->policy, .expert = &e,
         .sampler = sampler, .require_expert = set->is_required,
-        .ahead = ahead, .explain = set->explain, .parks = set->parks};
+        .ahead = ahead, .burst = set->burst, .explain = set->explain,
+        .parks = set->parks};
     MUST(tlr_prefill(s, st->prompt, N_PROMPT, 0, &must_err));
     MUST(tlr_joint_new(&j, s, st->slm, &o, &must_err));
     while (out->n < set->max_tok) {
@@ -168,6 +171,7 @@ static void same_play(const struct play *a, const struct play *b)
 struct seen {
     uint64_t n_tok, n_llm, n_failed, n_redone, n_lost_calls, n_ended, n_errors;
     uint64_t n_branches, n_parked, n_shared;
+    uint64_t n_given; /* tokens of a burst behind its first */
     int n_most_open;
 };
 
@@ -197,6 +201,8 @@ static void compare(const struct stage *st, const struct setting *set,
     seen->n_parked += b.n_parked;
     seen->n_shared += b.n_shared;
     seen->n_lost_calls += b.totals.n_calls - b.totals.n_asked;
+    for (int i = 0; i < b.n; i++)
+        seen->n_given += b.tokens[i].is_llm && !b.tokens[i].is_asked;
     seen->n_errors += b.rc != 0;
     seen->n_ended += b.n > 0 && b.tokens[b.n - 1].id == set->oracle.end_id;
     if (b.n_most_open > seen->n_most_open)
@@ -251,7 +257,10 @@ static double drawn(uint64_t *h)
 static struct tlr_speculation draw(struct setting *set, uint64_t seed)
 {
     static const double rates[] = {1, 1.3, 1.6, 2, 3, 100};
-    uint64_t h = tlr_hash_u64(77, seed);
+    static const int bursts[] = {2, 3, 4, 7, TLR_BURST_MAX, TLR_EXPERT_AUTO};
+    uint64_t h = tlr_hash_u64(77, seed), of_burst = tlr_hash_u64(78, seed);
+    set->burst = set->with_bursts ? bursts[of_burst % 6] : 0;
+    set->oracle.shorter = of_burst % 5 == 0 ? 0.5 : 0;
     set->oracle.seed = seed;
     set->oracle.schedule = h;
     set->oracle.agree = drawn(&h);
@@ -265,11 +274,21 @@ static struct tlr_speculation draw(struct setting *set, uint64_t seed)
         .max_tok = drawn(&h) < 0.5 ? MOST_TOK : 0};
 }
 
+static void check_bursts(const struct setting *set, const struct seen *seen)
+{
+    if (set->with_bursts)
+        ck_assert_uint_gt(seen->n_given, seen->n_tok / 10);
+    else
+        ck_assert_uint_eq(seen->n_given, 0);
+}
+
 START_TEST(equals_the_serial_loop)
 {
     enum tlr_policy_kind kind = (enum tlr_policy_kind)(_i % TLR_N_POLICIES);
-    struct stage st = stage_open(_i < TLR_N_POLICIES ? TLR_Q4N : TLR_F32);
+    int round = _i / TLR_N_POLICIES;
+    struct stage st = stage_open(round % 2 ? TLR_F32 : TLR_Q4N);
     struct setting set = setting_of(&st, kind);
+    set.with_bursts = round >= 2;
     set.oracle.second = 0.2;
     struct seen seen = {0};
     for (int k = 0; k < N_SCHEDULES; k++)
@@ -280,7 +299,8 @@ START_TEST(equals_the_serial_loop)
         ck_assert_uint_gt(seen.n_redone, 50);
         ck_assert_uint_gt(seen.n_lost_calls, 5);
         ck_assert_int_ge(seen.n_most_open, 3);
-        ck_assert_uint_gt(seen.n_branches, 10);
+        ck_assert_uint_gt(seen.n_branches, set.with_bursts ? 3 : 10);
+        check_bursts(&set, &seen);
     }
     stage_close(&st);
 }
@@ -294,6 +314,7 @@ START_TEST(fails_where_the_serial_loop_fails)
     struct stage st = stage_open(TLR_Q4N);
     struct setting set = setting_of(&st, TLR_POLICY_MARGIN);
     struct seen seen = {0};
+    set.with_bursts = _i == 1;
     for (int k = 0; k < N_SCHEDULES; k++) {
         struct tlr_speculation ahead = draw(&set, (uint64_t)k);
         set.oracle.fail = 0.4;
@@ -301,9 +322,10 @@ START_TEST(fails_where_the_serial_loop_fails)
         set.oracle.lost_on_submit = k % 3 == 1 ? 0 : 0.5;
         compare(&st, &set, ahead, &seen);
     }
-    ck_assert_uint_gt(seen.n_failed, 100);
+    ck_assert_uint_gt(seen.n_failed, set.with_bursts ? 50 : 100);
     ck_assert_uint_gt(seen.n_branches, 10);
     ck_assert_uint_eq(seen.n_errors, 0);
+    check_bursts(&set, &seen);
     stage_close(&st);
 }
 END_TEST
@@ -314,6 +336,7 @@ START_TEST(ends_where_the_serial_loop_ends)
     struct stage st = stage_open(TLR_Q4N);
     struct setting set = setting_of(&st, TLR_POLICY_ENTROPY);
     struct seen seen = {0};
+    set.with_bursts = _i == 1;
     for (int k = 0; k < N_SCHEDULES; k++) {
         struct tlr_speculation ahead = draw(&set, (uint64_t)k);
         set.oracle.fail = 0.1;
@@ -322,8 +345,9 @@ START_TEST(ends_where_the_serial_loop_ends)
         set.oracle.fail_code = k % 2 ? TLR_EIO : TLR_ECANCELLED;
         compare(&st, &set, ahead, &seen);
     }
-    ck_assert_uint_ge(seen.n_errors, N_SCHEDULES / 2);
+    ck_assert_uint_ge(seen.n_errors, N_SCHEDULES / (set.with_bursts ? 4 : 2));
     ck_assert_uint_gt(seen.n_llm, 20);
+    check_bursts(&set, &seen);
     stage_close(&st);
 }
 END_TEST
@@ -335,6 +359,7 @@ START_TEST(a_budget_buys_the_same_tokens)
     struct stage st = stage_open(TLR_Q4N);
     struct setting set = setting_of(&st, TLR_POLICY_MAXPROB);
     struct seen seen = {0};
+    set.with_bursts = _i == 1;
     set.is_budgeted = true;
     for (int k = 0; k < N_SCHEDULES; k++) {
         struct tlr_speculation ahead = draw(&set, (uint64_t)k);
@@ -345,6 +370,7 @@ START_TEST(a_budget_buys_the_same_tokens)
     ck_assert_uint_gt(seen.n_llm, 40);
     ck_assert_uint_gt(seen.n_failed, 40);
     ck_assert_uint_gt(seen.n_redone, 20);
+    check_bursts(&set, &seen);
     stage_close(&st);
 }
 END_TEST
@@ -358,6 +384,7 @@ START_TEST(stops_where_the_serial_loop_stops)
     struct tlr_generation *known =
         (struct tlr_generation *)(uintptr_t)tlr_model_generation(st.slm);
     struct seen seen = {0};
+    set.with_bursts = _i == 1;
     for (int k = 0; k < 3 * N_SCHEDULES; k++) {
         struct tlr_speculation ahead = draw(&set, (uint64_t)k);
         static struct play own;
@@ -385,6 +412,7 @@ START_TEST(stops_where_the_serial_loop_stops)
     ck_assert_uint_ge(seen.n_ended, N_SCHEDULES - 2);
     ck_assert_uint_gt(seen.n_branches, 10);
     ck_assert_uint_gt(seen.n_redone, 100);
+    check_bursts(&set, &seen);
     stage_close(&st);
 }
 END_TEST
@@ -396,6 +424,7 @@ START_TEST(sampled_text_is_the_same_too)
     struct setting set = setting_of(&st, TLR_POLICY_RANDOM);
     struct seen seen = {0};
     set.is_sampled = true;
+    set.with_bursts = _i == 1;
     set.policy.tau = 0.3f;
     for (int k = 0; k < N_SCHEDULES; k++) {
         struct tlr_speculation ahead = draw(&set, (uint64_t)k);
@@ -407,6 +436,7 @@ START_TEST(sampled_text_is_the_same_too)
     }
     ck_assert_uint_gt(seen.n_redone, 100);
     ck_assert_uint_gt(seen.n_failed, 20);
+    check_bursts(&set, &seen);
     stage_close(&st);
 }
 END_TEST
@@ -416,30 +446,33 @@ END_TEST
 START_TEST(parked_text_is_the_same)
 {
     static const struct tlr_speculation none = {0};
+    int way = _i % 4;
     struct stage st = stage_open(_i % 2 ? TLR_F32 : TLR_Q4N);
     struct setting set = setting_of(&st, TLR_POLICY_MARGIN);
     struct seen seen = {0};
     set.parks = true;
-    set.explain = _i == 2;
-    set.mode = _i == 3 ? TLR_LARGE_ONLY : TLR_JOINT;
+    set.with_bursts = _i >= 4;
+    set.explain = way == 2;
+    set.mode = way == 3 ? TLR_LARGE_ONLY : TLR_JOINT;
     for (int k = 0; k < 2 * N_SCHEDULES; k++) {
         struct tlr_speculation ahead = draw(&set, (uint64_t)(100 * _i + k));
-        set.oracle.fail = _i == 3 ? 0.02 : 0.2;
+        set.oracle.fail = way == 3 ? 0.02 : 0.2;
         set.oracle.busy = 0.3;
         set.is_sampled = k % 2;
         set.sampling.temperature = 1.0f;
-        compare(&st, &set, _i == 0 ? ahead : none, &seen);
+        compare(&st, &set, way == 0 ? ahead : none, &seen);
     }
-    ck_assert_uint_gt(seen.n_parked, 200);
+    ck_assert_uint_gt(seen.n_parked, set.with_bursts ? 80 : 200);
     ck_assert_uint_gt(seen.n_llm, 200);
-    if (_i == 3)
+    if (way == 3)
         ck_assert_uint_gt(seen.n_errors, 10);
     else
         ck_assert_uint_gt(seen.n_failed, 100);
-    if (_i < 3) /* a shared step for most tokens */
+    if (way < 3) /* a shared step for most tokens */
         ck_assert_uint_gt(seen.n_shared, seen.n_tok / 2);
-    if (_i == 0)
+    if (way == 0)
         ck_assert_uint_gt(seen.n_redone, 100);
+    check_bursts(&set, &seen);
     stage_close(&st);
 }
 END_TEST
@@ -453,13 +486,14 @@ START_TEST(goes_on_after_a_stop)
     struct setting set = setting_of(&st, TLR_POLICY_MARGIN);
     struct tlr_joint *j = NULL;
     struct tlr_joint_token t;
+    set.burst = _i == 0 ? 1 : _i == 1 ? 4 : TLR_EXPERT_AUTO;
     play(&st, &set, serial, &want);
     oracle = set.oracle;
     struct tlr_expert e = oracle_open(&oracle);
     struct tlr_session *s =
         new_session(st.slm, (struct tlr_session_options){.n_ctx = 128});
     struct tlr_joint_options o = {.policy = set.policy, .expert = &e,
-                                  .ahead = {.calls = 3}};
+                                  .ahead = {.calls = 3}, .burst = set.burst};
     MUST(tlr_prefill(s, st.prompt, N_PROMPT, 0, &must_err));
     MUST(tlr_joint_new(&j, s, st.slm, &o, &must_err));
     tlr_joint_stop(j);
@@ -523,14 +557,14 @@ Suite *suite_optimistic(void)
     Suite *s = suite_create("optimistic");
     TCase *tc = tcase_create("optimistic");
     tcase_set_timeout(tc, 240);
-    tcase_add_loop_test(tc, equals_the_serial_loop, 0, 2 * TLR_N_POLICIES);
-    tcase_add_test(tc, fails_where_the_serial_loop_fails);
-    tcase_add_test(tc, ends_where_the_serial_loop_ends);
-    tcase_add_test(tc, a_budget_buys_the_same_tokens);
-    tcase_add_test(tc, stops_where_the_serial_loop_stops);
-    tcase_add_test(tc, sampled_text_is_the_same_too);
-    tcase_add_loop_test(tc, parked_text_is_the_same, 0, 4);
-    tcase_add_test(tc, goes_on_after_a_stop);
+    tcase_add_loop_test(tc, equals_the_serial_loop, 0, 4 * TLR_N_POLICIES);
+    tcase_add_loop_test(tc, fails_where_the_serial_loop_fails, 0, 2);
+    tcase_add_loop_test(tc, ends_where_the_serial_loop_ends, 0, 2);
+    tcase_add_loop_test(tc, a_budget_buys_the_same_tokens, 0, 2);
+    tcase_add_loop_test(tc, stops_where_the_serial_loop_stops, 0, 2);
+    tcase_add_loop_test(tc, sampled_text_is_the_same_too, 0, 2);
+    tcase_add_loop_test(tc, parked_text_is_the_same, 0, 8);
+    tcase_add_loop_test(tc, goes_on_after_a_stop, 0, 3);
     tcase_add_test(tc, a_token_ahead_allocates_nothing);
     suite_add_tcase(s, tc);
     return s;
