@@ -54,7 +54,8 @@ struct cli_llm_args {
       .max = 9e15, .unset = "no limit" },                                      \
     { .name = "llm-max-wait", .kind = CLI_REAL,                                \
       .at = offsetof(type, field.max_wait), .value = "S",                      \
-      .help = "wait at most S seconds for the server in this run", .min = 0,   \
+      .help = "wait at most S seconds for the server in this run; what was "   \
+              "not answered by then is not waited for", .min = 0,              \
       .max = 1e9, .unset = "no limit" },                                       \
     { .name = "llm-price", .kind = CLI_TEXT, .at = offsetof(type, field.price),\
       .value = "IN/OUT",                                                       \

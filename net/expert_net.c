@@ -289,6 +289,30 @@ static void waited(void *self, uint64_t ns)
     pthread_mutex_unlock(&n->lock);
 }
 
+static uint64_t wait_left(struct tlr_net *n)
+{
+    pthread_mutex_lock(&n->lock);
+    uint64_t left = tlr_budget_wait_left(&n->budget);
+    pthread_mutex_unlock(&n->lock);
+    return left;
+}
+
+/* No more waiting is paid for: what is not there by now fails, whether it was asked
+ * for ahead or is stood still for. */
+static int give_up(struct tlr_net_slot *s, struct tlr_expert_reply *out,
+                   struct tlr_err *err)
+{
+    struct tlr_net *n = s->net;
+    struct tlr_err why = TLR_ERR_INIT;
+    memset(out, 0, sizeof *out);
+    pthread_mutex_lock(&n->lock);
+    int rc = tlr_budget_waited(&n->budget, &why);
+    n->account.n_cancelled++;
+    pthread_mutex_unlock(&n->lock);
+    set_adrift(s);
+    return tlr_err_set(err, rc, "%s: %s", n->url.base, why.text);
+}
+
 static int wait(void *self, uint64_t ticket, int timeout_ms,
                 struct tlr_expert_reply *out, struct tlr_err *err)
 {
@@ -297,9 +321,11 @@ static int wait(void *self, uint64_t ticket, int timeout_ms,
     if (!s)
         return tlr_err_set(err, TLR_EUSAGE, "%s: no ask has this ticket",
                            n->url.base);
-    uint64_t begun = tlr_now_ns();
-    uint64_t end = timeout_ms < 0 ? UINT64_MAX
-                                  : begun + (uint64_t)timeout_ms * 1000000;
+    uint64_t begun = tlr_now_ns(), left = wait_left(n);
+    uint64_t most = timeout_ms < 0 ? UINT64_MAX
+                                   : (uint64_t)timeout_ms * 1000000;
+    most = at_most(most, left);
+    uint64_t end = most < UINT64_MAX - begun ? begun + most : UINT64_MAX;
     bool is_done = tlr_http_wait(n->http, &s->call, 0), is_stopped = false;
     for (uint64_t now = begun; !is_done && !is_stopped && now < end;
          now = tlr_now_ns()) {
@@ -314,7 +340,9 @@ static int wait(void *self, uint64_t ticket, int timeout_ms,
             continue;
         return spend(s, out, err);
     }
-    return is_done ? spend(s, out, err) : TLR_EPENDING;
+    if (is_done)
+        return spend(s, out, err);
+    return wait_left(n) > 0 ? TLR_EPENDING : give_up(s, out, err);
 }
 
 static void cancel(void *self, uint64_t ticket)

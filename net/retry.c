@@ -78,6 +78,19 @@ double tlr_budget_cost(const struct tlr_budget *b)
             (double)b->tok_out * b->price_out) / 1e6;
 }
 
+uint64_t tlr_budget_wait_left(const struct tlr_budget *b)
+{
+    if (!b->max_wait_ns)
+        return UINT64_MAX;
+    return b->wait_ns < b->max_wait_ns ? b->max_wait_ns - b->wait_ns : 0;
+}
+
+int tlr_budget_waited(const struct tlr_budget *b, struct tlr_err *err)
+{
+    return tlr_err_set(err, TLR_ELIMIT, "the budget of %g s of waiting is used "
+                       "up", (double)b->max_wait_ns * 1e-9);
+}
+
 int tlr_budget_take(struct tlr_budget *b, uint64_t n_in, uint64_t n_out,
                     struct tlr_err *err)
 {
@@ -91,9 +104,8 @@ int tlr_budget_take(struct tlr_budget *b, uint64_t n_in, uint64_t n_out,
     if (b->max_tok && after.tok_in + after.tok_out > b->max_tok)
         return tlr_err_set(err, TLR_ELIMIT, "the budget of %" PRIu64
                            " tokens is used up", b->max_tok);
-    if (b->max_wait_ns && b->wait_ns >= b->max_wait_ns)
-        return tlr_err_set(err, TLR_ELIMIT, "the budget of %g s of waiting is "
-                           "used up", (double)b->max_wait_ns * 1e-9);
+    if (tlr_budget_wait_left(b) == 0)
+        return tlr_budget_waited(b, err);
     if (b->max_cost > 0 && tlr_budget_cost(&after) > b->max_cost)
         return tlr_err_set(err, TLR_ELIMIT, "the budget of %g is used up",
                            b->max_cost);

@@ -63,6 +63,10 @@ struct tlr_budget {
  * names the budget that is used up, and nothing is taken. */
 int tlr_budget_take(struct tlr_budget *b, uint64_t n_in, uint64_t n_out,
                     struct tlr_err *err);
+/* Nanoseconds that may still be waited for replies; UINT64_MAX: no limit. */
+uint64_t tlr_budget_wait_left(const struct tlr_budget *b);
+/* TLR_ELIMIT: that is used up. */
+int tlr_budget_waited(const struct tlr_budget *b, struct tlr_err *err);
 double tlr_budget_cost(const struct tlr_budget *b);
 
 #endif

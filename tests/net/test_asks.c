@@ -65,6 +65,61 @@ START_TEST(budgets_buy_the_same_ahead)
 }
 END_TEST
 
+/* Waiting ends where its budget does, and with it what was asked ahead. */
+START_TEST(budget_of_waiting)
+{
+    struct loop l = loop_open(TLR_NET_SGLANG);
+    struct server *s = server_start(&l.o);
+    struct tlr_net_options o = loop_options(s);
+    struct tlr_expert e;
+    struct tlr_expert_ticket first, ahead;
+    struct tlr_expert_reply reply;
+    struct tlr_err err = TLR_ERR_INIT;
+    o.max_wait_s = 0.2;
+    o.timeout_s = 3600; /* without the budget the test would be timed out */
+    struct tlr_net *n = loop_connect(&l, &o, &e);
+    uint32_t n_ids = l.o.seam.n_ids;
+    ck_assert(!e.is_budgeted);
+    server_delay(s, 60000);
+    ck_assert_int_eq(tlr_expert_submit(&e, l.prompt, 3, 1, n_ids, &first, &err), 0);
+    ck_assert_int_eq(tlr_expert_submit(&e, l.prompt, 4, 1, n_ids, &ahead, &err), 0);
+    ck_assert_int_eq(tlr_expert_wait(&e, &ahead, 0, n_ids, &reply, &err),
+                     TLR_EPENDING);
+    ck_assert_int_eq(tlr_expert_wait(&e, &first, -1, n_ids, &reply, &err),
+                     TLR_ELIMIT);
+    ck_assert_msg(strstr(err.text, "0.2 s of waiting") != NULL, "%s", err.text);
+    err = (struct tlr_err)TLR_ERR_INIT;
+    ck_assert_int_eq(tlr_expert_wait(&e, &ahead, 0, n_ids, &reply, &err),
+                     TLR_ELIMIT);
+    tlr_net_close(n);
+    server_stop(s);
+    loop_close(&l);
+}
+END_TEST
+
+/* A text whose waiting is over goes on by itself, ahead or not. */
+START_TEST(a_text_outlives_its_waiting)
+{
+    struct loop l = loop_open(TLR_NET_SGLANG);
+    struct server *s = server_start(&l.o);
+    struct tlr_net_options o = loop_options(s);
+    struct tlr_expert e;
+    o.max_wait_s = 0.2;
+    o.timeout_s = 3600;
+    struct tlr_net *n = loop_connect(&l, &o, &e);
+    server_delay(s, 60000);
+    struct loop_result r = loop_run(&l, &e, _i ? 10 : 0);
+    ck_assert_uint_eq(r.totals.n_llm, 0);
+    ck_assert_uint_eq(r.totals.n_failed, r.totals.n_asked);
+    ck_assert_uint_gt(r.totals.n_failed, LOOP_TOK / 4);
+    ck_assert_msg(strstr(r.failure, "of waiting is used up") != NULL, "%s",
+                  r.failure);
+    tlr_net_close(n);
+    server_stop(s);
+    loop_close(&l);
+}
+END_TEST
+
 /* ---- tickets ---- */
 
 START_TEST(many_at_once)
@@ -174,6 +229,8 @@ Suite *suite_asks(void)
     tcase_set_timeout(t, 120);
     tcase_add_test(t, budget_of_calls);
     tcase_add_loop_test(t, budgets_buy_the_same_ahead, 0, 3);
+    tcase_add_test(t, budget_of_waiting);
+    tcase_add_loop_test(t, a_text_outlives_its_waiting, 0, 2);
     tcase_add_test(t, many_at_once);
     tcase_add_test(t, warm_up);
     tcase_add_test(t, interrupted);
