@@ -91,11 +91,14 @@ static int choose_tau(struct cli_routing *r, const struct cli_routing_args *a,
         r->target, &p->tau, err);
 }
 
-/* Asks for one reply that is needed: SPEED.md has what each costs and gains. */
-static const double DEFAULT_CALLS = 1.6, MOST_CALLS = 3;
+/* Asks for one reply that is needed, and timelines: SPEED.md has what each costs
+ * and gains. */
+static const struct tlr_speculation DEFAULT_AHEAD = {.calls = 1.6, .n_lanes = 1},
+                                    MOST_AHEAD = {.calls = 3,
+                                                  .n_lanes = TLR_LANE_MAX};
 
-static int choose_calls(double *out, const struct cli_routing_args *a,
-                        struct tlr_err *err)
+static int choose_ahead(struct tlr_speculation *out,
+                        const struct cli_routing_args *a, struct tlr_err *err)
 {
     const char *text = a->speculate;
     char *end;
@@ -103,14 +106,15 @@ static int choose_calls(double *out, const struct cli_routing_args *a,
         return tlr_err_set(err, TLR_EUSAGE,
                            "--serial and --speculate both say how to wait; "
                            "give one of them");
-    *out = a->serial ? 0 : DEFAULT_CALLS;
-    if (!text)
+    *out = text && strcmp(text, "max") == 0 ? MOST_AHEAD : DEFAULT_AHEAD;
+    if (a->lanes != CLI_NO_INT)
+        out->n_lanes = (int)a->lanes;
+    if (a->serial || (text && strcmp(text, "off") == 0))
+        out->calls = 0;
+    if (!text || strcmp(text, "max") == 0 || strcmp(text, "off") == 0)
         return 0;
-    *out = strcmp(text, "max") == 0 ? MOST_CALLS : 0;
-    if (*out > 0 || strcmp(text, "off") == 0)
-        return 0;
-    *out = strtod(text, &end);
-    if (end != text && !*end && *out >= 1 && *out <= 10)
+    out->calls = strtod(text, &end);
+    if (end != text && !*end && out->calls >= 1 && out->calls <= 10)
         return 0;
     return tlr_err_set(err, TLR_EUSAGE,
                        "--speculate: expected off, max or a number of asks "
@@ -161,8 +165,7 @@ int cli_routing_open(struct cli_routing *out, const struct cli_routing_args *a,
                            "%s needs a large model; name it (--llm URL or "
                            "--llm model:FILE)",
                            a->require_llm ? "--require-llm" : "--mode large");
-    out->options.ahead.n_guesses = (int)a->guesses;
-    int rc = choose_calls(&out->options.ahead.calls, a, err);
+    int rc = choose_ahead(&out->options.ahead, a, err);
     rc = rc ? rc : cli_routing_burst(&out->options.burst, a, err);
     if (!rc && a->llm.llm)
         rc = cli_llm_check(&a->llm, err);

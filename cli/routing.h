@@ -18,7 +18,7 @@ struct cli_routing_args {
     const char *policy, *mode, *router;
     double target, tau;
     const char *speculate, *burst;
-    int64_t guesses;
+    int64_t lanes;
     bool require_llm, serial;
 };
 
@@ -51,12 +51,12 @@ struct cli_routing_args {
               "ask it at most N times for each reply that is needed (1: asks " \
               "nothing ahead; max: 3); the text is the same",                  \
       .unset = "1.6" },                                                        \
-    { .name = "guesses", .kind = CLI_INT,                                      \
-      .at = offsetof(type, field.guesses), .value = "1|2",                     \
-      .help = "candidates of the small model that it goes on from; 2 takes a " \
-              "second KV cache, and pays where a step of two rows costs "      \
-              "little more than one of one",                                   \
-      .fallback = "1", .min = 1, .max = 2 },                                   \
+    { .name = "lanes", .kind = CLI_INT, .at = offsetof(type, field.lanes),     \
+      .value = "N",                                                            \
+      .help = "timelines that it goes on in: beside that of its first guesses "\
+              "those of its second, at the oldest open questions; each takes " \
+              "a KV cache and pays with --speculate max",                      \
+      .unset = "1; 4 with --speculate max", .min = 1, .max = TLR_LANE_MAX },   \
     { .name = "burst", .kind = CLI_TEXT,                                       \
       .at = offsetof(type, field.burst), .value = "N|auto",                    \
       .help = "tokens that each question to the large model is for, 1 to 16, " \

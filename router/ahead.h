@@ -42,6 +42,7 @@ struct tlr_ahead_flight {
 
 struct tlr_ahead_lane {
     struct tlr_session *session;
+    bool is_live; /* the text's always is */
     struct tlr_ahead_entry queue[TLR_AHEAD_MAX];
     int n;
     uint32_t first; /* tokens before queue[0] */
@@ -53,9 +54,10 @@ struct tlr_ahead_lane {
 
 struct tlr_ahead {
     struct tlr_ahead_lane text;
-    struct tlr_ahead_lane branch; /* behind the second guess of text.queue[0]; no
-                                     session: there is never one */
-    bool is_branching;
+    struct tlr_ahead_lane branches[TLR_LANE_MAX - 1]; /* each behind the second
+                                          guess of an open question of the text,
+                                          which is the token before its first */
+    int n_branches; /* that there may be at once */
     struct tlr_ahead_flight flights[TLR_FLIGHT_MAX];
     int n_flight;
     uint64_t n_kept;  /* asks whose reply was waited for and used */
@@ -73,12 +75,16 @@ void tlr_ahead_end_flight(struct tlr_joint *j, struct tlr_ahead_entry *e);
  * the session. */
 void tlr_ahead_take_back(struct tlr_joint *j, struct tlr_ahead_lane *l,
                          int from);
-/* Begins where the text's oldest question is open, if there may be a branch. */
-void tlr_ahead_begin_branch(struct tlr_joint *j);
-void tlr_ahead_drop_branch(struct tlr_joint *j);
-/* The branch's token is the text's: what lies behind it comes along.  Else false,
- * and the branch is gone. */
-bool tlr_ahead_take_branch(struct tlr_joint *j);
+/* Where the text's oldest questions are open and have none. */
+void tlr_ahead_begin_branches(struct tlr_joint *j);
+/* Those behind text.queue[from..to). */
+void tlr_ahead_drop_branches(struct tlr_joint *j, int from, int to);
+/* One that cannot go on: no other begins there. */
+void tlr_ahead_give_up(struct tlr_joint *j, struct tlr_ahead_lane *branch);
+/* The token of text.queue[i] is not the first guess.  If it is that of a branch
+ * there, what lies behind the branch comes along and takes the place of what lies
+ * behind the first guess; else false. */
+bool tlr_ahead_take_branch(struct tlr_joint *j, int i);
 
 /* ---- ahead_asks.c ---- */
 

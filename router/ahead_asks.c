@@ -39,7 +39,7 @@ static void settle(struct tlr_joint *j, struct tlr_ahead_lane *l, int i,
                    bool is_answered)
 {
     struct tlr_ahead_entry *e = &l->queue[i];
-    bool is_root = l == &j->ahead->text && i == 0;
+    bool is_text = l == &j->ahead->text;
     int32_t guess = e->t.id;
     e->state = TLR_AHEAD_SURE;
     e->t.is_llm = is_answered;
@@ -48,9 +48,11 @@ static void settle(struct tlr_joint *j, struct tlr_ahead_lane *l, int i,
     e->t.id = is_answered ? e->t.llm : e->own;
     uint64_t draw = is_answered ? e->draw : e->drawn;
     bool is_right = e->t.id == guess && draw == e->draw;
-    if (is_root && is_right)
-        tlr_ahead_drop_branch(j);
-    if (is_right || (is_root && tlr_ahead_take_branch(j)))
+    if (is_text && !is_right && tlr_ahead_take_branch(j, i))
+        return;
+    if (is_text)
+        tlr_ahead_drop_branches(j, i, i + 1);
+    if (is_right)
         return;
     uint64_t before = j->totals.lost_ns;
     tlr_ahead_take_back(j, l, i + 1);
@@ -69,8 +71,8 @@ static void land(struct tlr_joint *j, struct tlr_ahead_lane *l, int i, int rc,
     tlr_joint_times(&e->t, reply, told && told < since ? told : since);
     if (rc && (j->o.require_expert || rc == TLR_ECANCELLED)) {
         e->state = TLR_AHEAD_BROKEN;
-        if (l == &j->ahead->text && i == 0)
-            tlr_ahead_drop_branch(j);
+        if (l == &j->ahead->text)
+            tlr_ahead_drop_branches(j, i, i + 1);
         tlr_ahead_take_back(j, l, i + 1);
         return;
     }

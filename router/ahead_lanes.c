@@ -1,5 +1,5 @@
-/* ahead_lanes.c - see ahead.h: what a lane gives back, and the branch that may take
- * its place. */
+/* ahead_lanes.c - see ahead.h: what a lane gives back, and the branches, of which one
+ * may take its place. */
 #include <string.h>
 
 #include "router/ahead.h"
@@ -45,6 +45,8 @@ void tlr_ahead_take_back(struct tlr_joint *j, struct tlr_ahead_lane *l,
 {
     if (from < l->n)
         tlr_ahead_set_draw(j, l->queue[from].draw);
+    if (l == &j->ahead->text)
+        tlr_ahead_drop_branches(j, from, l->n);
     lose(j, l, from);
     l->given.n = 0;
     /* The last token that is left goes, too: it may be another one now. */
@@ -53,53 +55,94 @@ void tlr_ahead_take_back(struct tlr_joint *j, struct tlr_ahead_lane *l,
         tlr_rewind(l->session, keep, NULL);
 }
 
-void tlr_ahead_drop_branch(struct tlr_joint *j)
+/* ---- branches ---- */
+
+static void drop_branch(struct tlr_joint *j, struct tlr_ahead_lane *branch)
 {
-    if (j->ahead->is_branching)
-        lose(j, &j->ahead->branch, 0);
-    j->ahead->branch.given.n = 0;
-    j->ahead->is_branching = false;
+    if (branch->is_live)
+        lose(j, branch, 0);
+    branch->given.n = 0;
+    branch->is_live = false;
 }
 
-/* ---- the branch ---- */
-
-/* Begins where the text's oldest question is open. */
-void tlr_ahead_begin_branch(struct tlr_joint *j)
+/* Index of the question in the text that a branch stands behind. */
+static int question_of(const struct tlr_ahead *a,
+                       const struct tlr_ahead_lane *branch)
 {
-    struct tlr_ahead_lane *text = &j->ahead->text, *branch = &j->ahead->branch;
-    if (!branch->session || j->ahead->is_branching || text->n == 0 ||
-        text->queue[0].state != TLR_AHEAD_ASKED || text->queue[0].second < 0 ||
-        tlr_adopt(branch->session, text->session, text->first, NULL))
+    return (int)(branch->first - 1 - a->text.first);
+}
+
+static struct tlr_ahead_lane *branch_at(struct tlr_ahead *a, int i)
+{
+    for (int k = 0; k < a->n_branches; k++)
+        if (a->branches[k].is_live && question_of(a, &a->branches[k]) == i)
+            return &a->branches[k];
+    return NULL;
+}
+
+void tlr_ahead_drop_branches(struct tlr_joint *j, int from, int to)
+{
+    struct tlr_ahead *a = j->ahead;
+    for (int k = 0; k < a->n_branches; k++) {
+        int at = question_of(a, &a->branches[k]);
+        if (a->branches[k].is_live && at >= from && at < to)
+            drop_branch(j, &a->branches[k]);
+    }
+}
+
+void tlr_ahead_give_up(struct tlr_joint *j, struct tlr_ahead_lane *branch)
+{
+    j->ahead->text.queue[question_of(j->ahead, branch)].second = -1;
+    drop_branch(j, branch);
+}
+
+static void begin_branch(struct tlr_ahead *a, struct tlr_ahead_lane *branch,
+                         int i)
+{
+    const struct tlr_ahead_entry *e = &a->text.queue[i];
+    uint32_t before = a->text.first + (uint32_t)i;
+    if (tlr_adopt(branch->session, a->text.session, before, NULL))
         return;
     branch->n = 0;
-    branch->first = text->first + 1;
-    branch->before = text->queue[0].second;
-    branch->n_behind = text->queue[0].n_behind;
+    branch->first = before + 1;
+    branch->before = e->second;
+    branch->n_behind = e->n_behind;
     branch->given.n = 0;
-    j->ahead->is_branching = true;
+    branch->is_live = true;
 }
 
-/* The branch's token is the text's: what lies behind it comes along.  Else false,
- * and the branch is gone. */
-bool tlr_ahead_take_branch(struct tlr_joint *j)
+void tlr_ahead_begin_branches(struct tlr_joint *j)
 {
-    struct tlr_ahead_lane *text = &j->ahead->text, *branch = &j->ahead->branch;
-    bool is_it = j->ahead->is_branching && text->queue[0].t.id == branch->before;
-    if (is_it) {
-        tlr_ahead_take_back(j, text, 1);
-        is_it = tlr_adopt(text->session, branch->session,
-                          tlr_pos(branch->session), NULL) == 0;
+    struct tlr_ahead *a = j->ahead;
+    int k = 0;
+    for (int i = 0; i < a->text.n; i++) {
+        const struct tlr_ahead_entry *e = &a->text.queue[i];
+        if (e->state != TLR_AHEAD_ASKED || e->second < 0 || branch_at(a, i))
+            continue;
+        while (k < a->n_branches && a->branches[k].is_live)
+            k++;
+        if (k == a->n_branches)
+            return;
+        begin_branch(a, &a->branches[k], i);
     }
-    if (!is_it) {
-        tlr_ahead_drop_branch(j);
+}
+
+bool tlr_ahead_take_branch(struct tlr_joint *j, int i)
+{
+    struct tlr_ahead_lane *text = &j->ahead->text;
+    struct tlr_ahead_lane *branch = branch_at(j->ahead, i);
+    if (!branch || branch->before != text->queue[i].t.id)
         return false;
-    }
-    memcpy(text->queue + 1, branch->queue,
+    tlr_ahead_take_back(j, text, i + 1);
+    if (tlr_adopt(text->session, branch->session, tlr_pos(branch->session),
+                  NULL))
+        return false;
+    memcpy(text->queue + i + 1, branch->queue,
            (size_t)branch->n * sizeof *branch->queue);
-    text->n = 1 + branch->n;
+    text->n = i + 1 + branch->n;
     text->given = branch->given;
     branch->n = 0;
-    j->ahead->is_branching = false;
+    drop_branch(j, branch);
     j->totals.n_branches++;
     return true;
 }

@@ -63,8 +63,8 @@ struct tlr_joint_totals {
      * whose reply was of no use), tokens taken back and the small model's time
      * for them. */
     uint64_t n_calls, n_redone, lost_ns;
-    uint64_t n_branches; /* times that the second guess was the right one, and the
-                            work behind it was there */
+    uint64_t n_branches; /* times that another guess than the first was the right
+                            one, and the work behind it was there */
 };
 
 /* How far the loop may run ahead of a reply. */
@@ -72,12 +72,12 @@ struct tlr_speculation {
     double calls; /* most asks for one that is needed: 1 asks nothing ahead, 0 is
                      the serial loop */
     int n_flight; /* most asks at once, 1..TLR_FLIGHT_MAX; 0: by calls */
-    int n_guesses; /* candidates that are followed at once: 2, else one; one where
-                      a sampler draws */
+    int n_lanes; /* timelines that are followed at once, up to TLR_LANE_MAX, each with
+                    a session of its own; one where a sampler draws */
     uint32_t max_tok; /* tokens of the text that are wanted, nothing is asked
                          beyond; 0: unknown */
 };
-enum { TLR_FLIGHT_MAX = 8, TLR_BURST_MAX = 16 };
+enum { TLR_FLIGHT_MAX = 8, TLR_LANE_MAX = 4, TLR_BURST_MAX = 16 };
 
 struct tlr_joint_options {
     enum tlr_joint_mode mode;

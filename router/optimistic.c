@@ -11,9 +11,9 @@
  * await its reply, without the policy.  With TLR_EXPERT_AUTO nobody knows how many
  * there are, so one is reckoned with; what ran behind it goes if there are more.
  *
- * With two guesses a second lane goes on behind the second-best token of the
- * oldest open question, in a session of its own; both lanes take a step in one
- * pass over the weights.  A reply that says that token makes it the text's.
+ * With several lanes others go on behind the second-best tokens of the oldest open
+ * questions, in sessions of their own; all lanes take a step in one pass over the
+ * weights.  A reply that says that token makes its lane the text's.
  *
  * Why the text is the serial loop's to the bit: a position is seen by the very
  * steps that the serial loop makes, one token at a time on the same prefix, and a
@@ -27,13 +27,19 @@
 #include "base/mem.h"
 #include "router/ahead.h"
 
-static int open_branch(struct tlr_joint *j, const struct tlr_model *m,
-                       struct tlr_err *err)
+static int open_branches(struct tlr_joint *j, const struct tlr_model *m, int n,
+                         struct tlr_err *err)
 {
+    struct tlr_ahead *a = j->ahead;
     struct tlr_session_options o = *tlr_session_options_used(j->session);
     o.lender = j->session;
     o.n_branches = 0;
-    return tlr_session_new(&j->ahead->branch.session, m, &o, err);
+    int rc = 0;
+    while (!rc && a->n_branches < n) {
+        rc = tlr_session_new(&a->branches[a->n_branches].session, m, &o, err);
+        a->n_branches += !rc;
+    }
+    return rc;
 }
 
 int tlr_ahead_new(struct tlr_joint *j, const struct tlr_model *m,
@@ -49,6 +55,7 @@ int tlr_ahead_new(struct tlr_joint *j, const struct tlr_model *m,
     j->ahead->text.session = j->session;
     j->ahead->text.first = tlr_pos(j->session);
     j->ahead->text.before = -1;
+    j->ahead->text.is_live = true;
     if (j->o.expert->is_budgeted)
         s->calls = 1;
     /* A guess behind two others is right too rarely to pay for it, where asks
@@ -59,13 +66,14 @@ int tlr_ahead_new(struct tlr_joint *j, const struct tlr_model *m,
         s->n_flight = TLR_FLIGHT_MAX;
     /* A sampler that draws has one state, and the lanes would need two. */
     bool draws = j->o.sampler && tlr_sampler_n_top(j->o.sampler) != 1;
-    return s->n_guesses > 1 && !draws ? open_branch(j, m, err) : 0;
+    int n = s->n_lanes < TLR_LANE_MAX ? s->n_lanes : TLR_LANE_MAX;
+    return n > 1 && !draws ? open_branches(j, m, n - 1, err) : 0;
 }
 
 void tlr_ahead_free(struct tlr_joint *j)
 {
-    if (j->ahead)
-        tlr_session_free(j->ahead->branch.session);
+    for (int k = 0; j->ahead && k < j->ahead->n_branches; k++)
+        tlr_session_free(j->ahead->branches[k].session);
     tlr_free(j->ahead);
     j->ahead = NULL;
 }
@@ -86,7 +94,6 @@ void tlr_ahead_stop(struct tlr_joint *j)
         rest.ids[rest.n++] = l->queue[n].t.id;
     for (int i = 0; n == l->n && i < l->given.n; i++)
         rest.ids[rest.n++] = l->given.ids[i];
-    tlr_ahead_drop_branch(j);
     tlr_ahead_take_back(j, l, 0);
     l->given = rest;
 }
@@ -116,7 +123,7 @@ static bool may_run(const struct tlr_joint *j, const struct tlr_ahead_lane *l)
         return true;
     uint32_t text = l->first + (uint32_t)l->n;
     uint64_t wanted = j->totals.n_tok + (text - a->text.first);
-    return (l == &a->text || a->is_branching) && l->n < TLR_AHEAD_MAX - 1 &&
+    return l->is_live && text - a->text.first < TLR_AHEAD_MAX - 1 &&
            !(l->n > 0 && l->queue[l->n - 1].state == TLR_AHEAD_BROKEN) &&
            text <= j->n_ctx && /* seeing it takes that many in the session */
            !(j->ends && tlr_generation_is_eos(j->ends, last_id(l))) &&
@@ -143,7 +150,7 @@ static int append(struct tlr_ahead_lane *l, struct tlr_err *err)
 static int guess(struct tlr_joint *j, struct tlr_sight *v,
                  struct tlr_ahead_entry *e, struct tlr_err *err)
 {
-    int n = j->ahead->branch.session ? 2 : 1;
+    int n = j->ahead->n_branches > 0 ? 2 : 1;
     int rc = tlr_joint_see_top(j, v, n, err);
     e->t.id = rc ? -1 : v->ids[0];
     e->second = !rc && n > 1 ? v->ids[1] : -1;
@@ -161,7 +168,6 @@ static int see_burst(struct tlr_joint *j, struct tlr_ahead_lane *l,
     } else {
         struct tlr_sight v = {.n_top = 0};
         rc = guess(j, &v, e, err);
-        e->second = -1;
         e->state = TLR_AHEAD_AWAITED;
         e->n_behind = n_behind(l) - 1;
     }
@@ -175,7 +181,7 @@ static int see_own(struct tlr_joint *j, struct tlr_ahead_lane *l,
 {
     struct tlr_sight v;
     int rc = tlr_joint_see(j, &v, &e->t, err);
-    if (!rc && e->t.is_asked && j->ahead->branch.session)
+    if (!rc && e->t.is_asked && j->ahead->n_branches > 0)
         rc = tlr_joint_see_top(j, &v, 2, err); /* once, for pick and guess */
     rc = rc ? rc : tlr_joint_pick(j, &v, &e->own, err);
     if (!rc && e->t.is_asked)
@@ -232,33 +238,46 @@ static bool wants_step(const struct tlr_ahead_lane *l)
     return tlr_pos(l->session) + 1 == l->first + (uint32_t)l->n;
 }
 
-/* Both lanes' last tokens in one pass over the weights, and of the head what the
+/* The lanes' last tokens in one pass over the weights, and of the head what the
  * next tokens and guesses are made from; the time that each owes. */
-static uint64_t step_together(struct tlr_joint *j)
+static uint64_t step_together(struct tlr_joint *j,
+                              struct tlr_ahead_lane *const *lanes, int n)
 {
+    struct tlr_session *sessions[TLR_LANE_MAX];
+    int32_t ids[TLR_LANE_MAX];
     int k = tlr_joint_n_top(j);
-    struct tlr_ahead_lane *text = &j->ahead->text, *branch = &j->ahead->branch;
-    struct tlr_session *sessions[2] = {text->session, branch->session};
-    int32_t ids[2] = {last_id(text), last_id(branch)};
+    bool is_wanted = n > 1;
+    for (int i = 0; i < n; i++) {
+        sessions[i] = lanes[i]->session;
+        ids[i] = last_id(lanes[i]);
+        is_wanted = is_wanted && wants_step(lanes[i]);
+    }
     uint64_t begun = tlr_now_ns();
-    if (!wants_step(text) || !wants_step(branch) ||
-        tlr_decode_together(sessions, ids, 2, k ? 0 : TLR_STEP_LOGITS, NULL) ||
-        (k && tlr_top_together(sessions, 2, k > 2 ? k : 2, NULL)))
+    if (!is_wanted ||
+        tlr_decode_together(sessions, ids, n, k ? 0 : TLR_STEP_LOGITS, NULL) ||
+        (k && tlr_top_together(sessions, n, k > 2 ? k : 2, NULL)))
         return 0; /* each by itself: the same, or the error in its place */
-    return (tlr_now_ns() - begun) / 2;
+    return (tlr_now_ns() - begun) / (uint64_t)n;
 }
 
+/* A token further in every lane; the text's comes last, whose error is the
+ * loop's. */
 static int run_ahead(struct tlr_joint *j, bool *is_stuck, struct tlr_err *err)
 {
-    struct tlr_ahead_lane *text = &j->ahead->text, *branch = &j->ahead->branch;
+    struct tlr_ahead *a = j->ahead;
+    struct tlr_ahead_lane *lanes[TLR_LANE_MAX], *text = &a->text;
     struct tlr_err why = TLR_ERR_INIT;
-    bool on_text = may_run(j, text), on_branch = may_run(j, branch);
-    uint64_t spent_ns = on_text && on_branch ? step_together(j) : 0;
-    if (on_branch && run_lane(j, branch, spent_ns, NULL)) {
-        tlr_ahead_drop_branch(j);
-        text->queue[0].second = -1;
-    }
-    if (!on_text)
+    int n = 0;
+    for (int k = 0; k < a->n_branches; k++)
+        if (may_run(j, &a->branches[k]))
+            lanes[n++] = &a->branches[k];
+    if (may_run(j, text))
+        lanes[n++] = text;
+    uint64_t spent_ns = step_together(j, lanes, n);
+    for (int i = 0; i < n && lanes[i] != text; i++)
+        if (run_lane(j, lanes[i], spent_ns, NULL))
+            tlr_ahead_give_up(j, lanes[i]);
+    if (n == 0 || lanes[n - 1] != text)
         return 0;
     int rc = run_lane(j, text, spent_ns, &why);
     *is_stuck = rc != 0;
@@ -302,7 +321,11 @@ static void stand_still(struct tlr_joint *j)
 
 static bool may_go_on(const struct tlr_joint *j)
 {
-    return may_run(j, &j->ahead->text) || may_run(j, &j->ahead->branch);
+    const struct tlr_ahead *a = j->ahead;
+    bool may = may_run(j, &a->text);
+    for (int k = 0; k < a->n_branches; k++)
+        may = may || may_run(j, &a->branches[k]);
+    return may;
 }
 
 /* The time since the last call, if that one ended for want of a reply. */
@@ -320,20 +343,23 @@ static void count_still(struct tlr_joint *j)
 int tlr_ahead_next(struct tlr_joint *j, struct tlr_joint_token *out,
                    struct tlr_err *err)
 {
-    struct tlr_ahead_lane *text = &j->ahead->text, *branch = &j->ahead->branch;
+    struct tlr_ahead_lane *text = &j->ahead->text;
+    struct tlr_ahead_lane *branches = j->ahead->branches;
     bool is_stuck = false, has_run = false;
     count_still(j);
     for (;;) {
         tlr_ahead_collect(j, text);
-        tlr_ahead_collect(j, branch);
+        for (int k = 0; k < j->ahead->n_branches; k++)
+            tlr_ahead_collect(j, &branches[k]);
         tlr_ahead_ask_all(j, text);
-        tlr_ahead_ask_all(j, branch);
+        for (int k = 0; k < j->ahead->n_branches; k++)
+            tlr_ahead_ask_all(j, &branches[k]);
         if (text->n > 0 && (text->queue[0].state == TLR_AHEAD_SURE ||
                             text->queue[0].state == TLR_AHEAD_BROKEN))
             return hand_out(j, out, err);
         if (has_run && j->o.parks)
             return TLR_EPENDING;
-        tlr_ahead_begin_branch(j);
+        tlr_ahead_begin_branches(j);
         has_run = !is_stuck && may_go_on(j);
         if (has_run) {
             int rc = run_ahead(j, &is_stuck, err);
@@ -351,13 +377,14 @@ int tlr_ahead_next(struct tlr_joint *j, struct tlr_joint_token *out,
 
 /* ---- several texts ---- */
 
-/* With a branch both lanes share a pass of their own. */
+/* With branches all lanes share a pass of their own. */
 int32_t tlr_ahead_pending(const struct tlr_joint *j)
 {
-    const struct tlr_ahead_lane *text = &j->ahead->text;
-    bool is_wanted = !j->ahead->is_branching && wants_step(text) &&
-                     may_run(j, text);
-    return is_wanted ? last_id(text) : -1;
+    const struct tlr_ahead *a = j->ahead;
+    bool is_wanted = wants_step(&a->text) && may_run(j, &a->text);
+    for (int k = 0; k < a->n_branches; k++)
+        is_wanted = is_wanted && !a->branches[k].is_live;
+    return is_wanted ? last_id(&a->text) : -1;
 }
 
 bool tlr_ahead_is_waiting(const struct tlr_joint *j)

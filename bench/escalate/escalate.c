@@ -38,7 +38,7 @@ struct list {
 
 struct args {
     struct list rtt_ms, shares, calls;
-    struct list guesses; /* candidates followed at once, for each of calls */
+    struct list lanes; /* timelines followed at once, for each of calls */
     double llm_ms;
     uint32_t n_tok, n_prompt; /* n_tok 0: by share */
     const char *model;        /* NULL: random weights */
@@ -131,6 +131,7 @@ static json_t *real(double v)
 
 struct row {
     double rtt_ms, calls, overhead_ms;
+    int n_lanes;
     uint64_t n_connections; /* 0: there is no network */
     const struct oracle *oracle;
     struct outcome small, serial, ahead;
@@ -146,12 +147,12 @@ static void print_row(const struct bench *b, const struct row *r)
     double speeds[] = {rate(b, &r->small), rate(b, &r->serial),
                        rate(b, &r->ahead)};
     json_t *j = json_pack(
-        "{s:f, s:f, s:f, s:f, s:f, s:f, s:{s:f, s:f, s:f}, s:f, s:f, s:b, s:f,"
+        "{s:f, s:f, s:f, s:f, s:f, s:f, s:i, s:{s:f, s:f, s:f}, s:f, s:f, s:b, s:f,"
         " s:f, s:f, s:f, s:f, s:I, s:I, s:o, s:o}",
         "rtt_ms", r->rtt_ms, "llm_ms", b->a.llm_ms, "routed_share",
         kept / b->n_tok, "agree_top1", (double)r->oracle->n_top1 / of,
         "agree_top4", (double)r->oracle->n_top4 / of, "speculate", r->calls,
-        "tok_s", "small_only", speeds[0], "serial", speeds[1], "optimistic",
+        "lanes", r->n_lanes, "tok_s", "small_only", speeds[0], "serial", speeds[1], "optimistic",
         speeds[2], "over_serial", speeds[2] / speeds[1], "of_small_only",
         speeds[2] / speeds[0], "identical", r->is_identical, "calls_per_kept",
         (double)n->n_calls / kept, "hidden_ms", fmax(wait - exposed, 0),
@@ -218,14 +219,16 @@ static int run_on(struct bench *b, struct line *l, struct tlr_speculation ahead,
     return rc;
 }
 
-/* One latency: the serial loop, then every bound of asks. */
+/* One latency: the serial loop, the small model alone, then every bound of asks:
+ * near one another in time, as machines change their pace. */
 static int measure_rtt(struct bench *b, struct oracle *o, double rtt_ms,
-                       const struct outcome *small, struct tlr_err *err)
+                       struct tlr_err *err)
 {
     struct line l = {.wire = {.oracle = o, .think_ms = b->a.llm_ms,
                               .latency_ms = rtt_ms + b->a.llm_ms}};
     struct tlr_speculation ahead = {0};
-    struct row r = {.rtt_ms = rtt_ms, .oracle = o, .small = *small};
+    struct tlr_joint_options plain = {.mode = TLR_SMALL_ONLY};
+    struct row r = {.rtt_ms = rtt_ms, .oracle = o};
     struct wire instant = {.oracle = o}; /* the server has the latency */
     struct tlr_expert llm = wire_expert(&instant);
     int rc = b->a.http ? loopback_open(&l.server, &llm, b->model, err) : 0;
@@ -233,13 +236,14 @@ static int measure_rtt(struct bench *b, struct oracle *o, double rtt_ms,
         loopback_set(l.server, l.wire.latency_ms, l.wire.think_ms);
     rc = rc ? rc : run_on(b, &l, ahead, b->first, &r, &r.serial, err);
     r.overhead_ms = median_wait(b) - l.wire.latency_ms;
+    rc = rc ? rc : write_text(b, &plain, b->second, &r.small, err);
     if (!rc)
         fprintf(stderr, "serial: %d connections\n", (int)r.n_connections);
     for (int i = 0; i < b->a.calls.n && !rc; i++) {
         r.calls = b->a.calls.items[i];
-        ahead = (struct tlr_speculation){.calls = r.calls, .max_tok = b->n_tok};
-        if (i < b->a.guesses.n)
-            ahead.n_guesses = (int)b->a.guesses.items[i];
+        r.n_lanes = i < b->a.lanes.n ? (int)b->a.lanes.items[i] : 1;
+        ahead = (struct tlr_speculation){.calls = r.calls, .max_tok = b->n_tok,
+                                         .n_lanes = r.n_lanes};
         rc = run_on(b, &l, ahead, b->second, &r, &r.ahead, err);
         r.is_identical =
             memcmp(b->first, b->second, b->n_tok * sizeof *b->first) == 0;
@@ -284,14 +288,11 @@ static void choose_positions(struct bench *b, double share)
 static int measure_share(struct bench *b, double share, struct tlr_err *err)
 {
     struct oracle o;
-    struct outcome small;
-    struct tlr_joint_options plain = {.mode = TLR_SMALL_ONLY};
     choose_positions(b, share);
     int rc = oracle_init(&o, err);
     rc = rc ? rc : teach(b, &o, err);
-    rc = rc ? rc : write_text(b, &plain, b->first, &small, err);
     for (int i = 0; i < b->a.rtt_ms.n && !rc; i++)
-        rc = measure_rtt(b, &o, b->a.rtt_ms.items[i], &small, err);
+        rc = measure_rtt(b, &o, b->a.rtt_ms.items[i], err);
     oracle_clear(&o);
     return rc;
 }
@@ -339,7 +340,7 @@ static struct list numbers(char *text, double least, double most)
 static void usage(FILE *to)
 {
     fputs("usage: bench_escalate [--rtt MS,...] [--share S,...] [--calls N,...]\n"
-          "                      [--guesses N,...] [--llm-ms MS] [--tokens N] [--prompt N]\n"
+          "                      [--lanes N,...] [--llm-ms MS] [--tokens N] [--prompt N]\n"
           "                      [--model FILE [--http]]\n", to);
 }
 
@@ -349,7 +350,7 @@ static void parse(struct args *a, int argc, char **argv)
         {"rtt", required_argument, NULL, 'r'},
         {"share", required_argument, NULL, 's'},
         {"calls", required_argument, NULL, 'c'},
-        {"guesses", required_argument, NULL, 'g'},
+        {"lanes", required_argument, NULL, 'L'},
         {"llm-ms", required_argument, NULL, 'l'},
         {"tokens", required_argument, NULL, 'n'},
         {"prompt", required_argument, NULL, 'p'},
@@ -364,8 +365,8 @@ static void parse(struct args *a, int argc, char **argv)
             a->shares = numbers(optarg, 0.001, 1);
         else if (c == 'c')
             a->calls = numbers(optarg, 1, 10);
-        else if (c == 'g')
-            a->guesses = numbers(optarg, 1, 2);
+        else if (c == 'L')
+            a->lanes = numbers(optarg, 1, TLR_LANE_MAX);
         else if (c == 'l')
             a->llm_ms = numbers(optarg, 0, 60000).items[0];
         else if (c == 'n')
@@ -387,7 +388,8 @@ int main(int argc, char **argv)
 {
     struct tlr_err err = TLR_ERR_INIT;
     struct bench b = {.a = {.rtt_ms = {{170}, 1}, .shares = {{0.07, 0.14}, 2},
-                            .calls = {{1.6, 3}, 2}, .llm_ms = 30,
+                            .calls = {{1.6, 3}, 2},
+                            .lanes = {{1, TLR_LANE_MAX}, 2}, .llm_ms = 30,
                             .n_prompt = 128}};
     cli_fix_blas(argv);
     parse(&b.a, argc, argv);

@@ -4,7 +4,7 @@
  * The large model is a file behind a loopback server of llama.cpp's format, so
  * that tlr's own client carries every ask.  Each question is answered twice, and
  * every token must be the same in id, writer and trust, to the bit.  Latency, bound
- * of asks, guesses, threshold and sampling change from question to question.  One
+ * of asks, lanes, threshold and sampling change from question to question.  One
  * JSON object in the end; exit 1 with the first difference.
  */
 #include <getopt.h>
@@ -67,7 +67,7 @@ static struct plan plan_of(size_t item)
                      .share = shares[item % 3],
                      .draws = item % 5 == 4};
     p.ahead.calls = calls[item / 4 % 4];
-    p.ahead.n_guesses = item / 16 % 2 ? 2 : 1;
+    p.ahead.n_lanes = 1 + item / 16 % TLR_LANE_MAX;
     return p;
 }
 

@@ -600,6 +600,7 @@ printf '[%s,%s]' "$(cat joint.json)" "$(cat out)" >both.json
 json 'run --serial writes the same' both.json '.[0].ids == .[1].ids and .[0].routing.asked == .[1].routing.asked'
 try 'run --speculate, no such number' 2 '' "tlr: *--speculate: expected off, max or a number*found '0.5'*" \
     "$tlr" run two.bin 'the' --llm model:large.bin --speculate 0.5
+try 'run --lanes 5' 2 '' "tlr: --lanes: expected a whole number from 1 to 4, found '5'*" "$tlr" run two.bin 'the' --llm model:large.bin --lanes 5
 try 'run --serial --speculate' 2 '' 'tlr: *--serial and --speculate*' "$tlr" run two.bin 'the' \
     --llm model:large.bin --serial --speculate max
 try 'run --burst' 0 '{*' '*' "$tlr" run two.bin 'the and' --temp 0 -n 12 --llm model:large.bin \

@@ -270,7 +270,7 @@ static struct tlr_speculation draw(struct setting *set, uint64_t seed)
     return (struct tlr_speculation){
         .calls = rates[(int)(drawn(&h) * 6)],
         .n_flight = (int)(drawn(&h) * (TLR_FLIGHT_MAX + 1)),
-        .n_guesses = 1 + (int)(drawn(&h) * 2),
+        .n_lanes = 1 + (int)(drawn(&h) * TLR_LANE_MAX),
         .max_tok = drawn(&h) < 0.5 ? MOST_TOK : 0};
 }
 
