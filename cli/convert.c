@@ -42,7 +42,8 @@ static const struct cli_option options[] = {
               "rounded anew, to q8 unless --type says otherwise" },
     { .name = "calibrate", .kind = CLI_FILE,
       .at = offsetof(struct convert_args, calibrate), .value = "TEXT",
-      .help = "a text of the kind that the model will read, in plain UTF-8: "
+      .help = "a text that mixes, from its beginning, the kinds that the model "
+              "will read, in plain UTF-8 (one kind alone costs the others): "
               "q4n matrices (--type q4 or q4n) are rounded so that their "
               "errors cancel on it, which takes minutes" },
     { .name = "calibrate-tokens", .kind = CLI_INT,

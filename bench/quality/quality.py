@@ -141,13 +141,16 @@ def measure(reference, records_of):
 
 def markdown(rows):
     lines = ["| engine | type | file bytes | ppl | ppl / f32 | mean KL | "
-             "99 % KL | same top id |", "|---|---|---|---|---|---|---|---|"]
+             "99 % KL | same top id | " +
+             " | ".join(f"KL {name}" for name in TEXTS) + " |",
+             "|---" * (8 + len(TEXTS)) + "|"]
     for r in rows:
         lines.append(
             f"| {r['engine']} | {r['type']} | {r['bytes']:,} | {r['ppl']:.3f} |"
             f" {r['ppl_ratio']:.4f} +- {r['ppl_ratio_error']:.4f} |"
             f" {r['kl']:.5f} +- {r['kl_error']:.5f} | {r['kl_99']:.3f} |"
-            f" {100 * r['same_top']:.1f} % |")
+            f" {100 * r['same_top']:.1f} % | " +
+            " | ".join(f"{r[name]['kl']:.5f}" for name in TEXTS) + " |")
     return "\n".join(lines) + "\n"
 
 
