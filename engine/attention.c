@@ -3,10 +3,11 @@
  * First bias, norms, rotation and store, a block of positions per item.  Then
  * stretch after stretch of the cache, all query heads of a KV head at once:
  * many tokens are cut into blocks of tokens, and an item walks all stretches
- * that its tokens see; few tokens are cut by stretch, and the parts are merged
- * afterwards.  Either way a query's parts are joined in the order of the
- * stretches, which lie at fixed positions, so a token's bits do not depend on
- * what else is in the batch, on how it was cut or on the number of threads.
+ * that its tokens see; few tokens are cut by head and stretch, and the parts of
+ * a head are merged when its last one is there.  Either way a query's parts are
+ * joined in the order of the stretches, which lie at fixed positions, so a
+ * token's bits do not depend on what else is in the batch, on how it was cut or
+ * on the number of threads.
  * Vaswani et al. 2017 (arXiv 1706.03762), eq. 1; grouped queries: Ainslie et
  * al. 2023 (arXiv 2305.13245); merged parts: Dao et al. 2022 (arXiv
  * 2205.14135), section 3.1.
@@ -37,6 +38,7 @@ struct region {
     int n_stretches;
     int n_shared;   /* stretches that are the same for every row */
     int n_fork;     /* positions before the branches' first block */
+    int n_items;    /* of a row that is one of several */
     int block_tok;  /* tokens of one item, when there are many */
 };
 
@@ -173,6 +175,17 @@ static int stretch_spans(const struct region *r, int stretch, uint32_t head,
     return n;
 }
 
+/* Where the stretch behind it begins: a thread takes them in their order. */
+static struct tlr_kv_span next_span(const struct region *r, int stretch,
+                                    uint32_t head, int branch)
+{
+    struct tlr_kv_span spans[2] = {{0}};
+    if (stretch + 1 < r->n_stretches) {
+        stretch_spans(r, stretch + 1, head, branch, spans);
+    }
+    return spans[0];
+}
+
 /* Rows [first, first + n) of a KV head on one stretch. */
 static void attend_stretch(const struct region *r, float *part, int stretch,
                            uint32_t head, int first, int n, float *scratch)
@@ -194,6 +207,7 @@ static void attend_stretch(const struct region *r, float *part, int stretch,
         .n_heads = r->n_group,
         .spans = spans,
         .n_spans = stretch_spans(r, stretch, head, first, spans),
+        .next = next_span(r, stretch, head, first),
         .head_dim = (int)c->head_dim,
         .scale = r->scale};
     r->attend(part, &job, scratch);
@@ -244,36 +258,26 @@ static void block_item(void *ctx, int item, int thread)
     finish_rows(r, whole, head, first, n);
 }
 
-/* ---- few tokens: an item is a stretch ---- */
+/* ---- few tokens: an item is a stretch of a KV head ---- */
 
 static float *part_of(const struct region *r, int stretch, uint32_t head, int t)
 {
     size_t n_rows = (size_t)(r->batch->n * r->n_group);
-    size_t row = ((size_t)stretch * r->s->kv.n_kv_heads + head) * n_rows +
+    size_t row = ((size_t)head * (size_t)r->n_stretches + (size_t)stretch) *
+                     n_rows +
                  (size_t)(t * r->n_group);
     return r->w.parts + row * r->part_floats;
 }
 
-static void stretch_item(void *ctx, int item, int thread)
+/* Items of a KV head: stretches that all rows share, then each branch's own. */
+static int head_items(const struct region *r)
 {
-    const struct region *r = ctx;
-    uint32_t n_kv = r->s->kv.n_kv_heads, head = (uint32_t)item % n_kv;
-    int stretch = item / (int)n_kv, first = 0, n = r->batch->n;
-    if (stretch >= r->n_shared) { /* one branch's own */
-        int n_own = r->n_stretches - r->n_shared;
-        first = (stretch - r->n_shared) / n_own;
-        stretch = r->n_shared + (stretch - r->n_shared) % n_own;
-        n = 1;
-    }
-    attend_stretch(r, part_of(r, stretch, head, first), stretch, head, first, n,
-                   r->w.attend + (size_t)thread * r->w.attend_stride);
+    int n_own = r->n_stretches - r->n_shared;
+    return r->n_shared + n_own * r->batch->n;
 }
 
-static void merge_head(void *ctx, int item, int thread)
+static void merge_head(const struct region *r, uint32_t head)
 {
-    (void)thread;
-    const struct region *r = ctx;
-    uint32_t head = (uint32_t)item;
     float *whole = part_of(r, 0, head, 0);
     for (int i = 1; i < r->n_stretches; i++) {
         r->s->kernels.attend_merge(whole, part_of(r, i, head, 0),
@@ -283,15 +287,36 @@ static void merge_head(void *ctx, int item, int thread)
     finish_rows(r, whole, head, 0, r->batch->n);
 }
 
-static void attend_few(struct region *r, struct tlr_pool *pool)
+/* Items of a head follow each other, so a thread streams through one head's
+ * cache and has most of its parts near.  Whoever ends the last of them joins
+ * all, while other heads are still at work. */
+static void stretch_item(void *ctx, int item, int thread)
 {
-    int n_kv = (int)r->s->kv.n_kv_heads;
-    int n_own = r->batch->branches ? r->n_stretches - r->n_shared : 0;
-    int n_items = (r->n_shared + n_own * r->batch->n) * n_kv;
-    tlr_pool_run(pool, stretch_item, r, n_items);
-    for (int h = 0; h < n_kv; h++) {
-        merge_head(r, h, 0);
+    const struct region *r = ctx;
+    uint32_t head = (uint32_t)(item / head_items(r));
+    int stretch = item % head_items(r), first = 0, n = r->batch->n;
+    if (stretch >= r->n_shared) { /* one branch's own */
+        int n_own = r->n_stretches - r->n_shared;
+        first = (stretch - r->n_shared) / n_own;
+        stretch = r->n_shared + (stretch - r->n_shared) % n_own;
+        n = 1;
     }
+    attend_stretch(r, part_of(r, stretch, head, first), stretch, head, first, n,
+                   r->w.attend + (size_t)thread * r->w.attend_stride);
+    if (atomic_fetch_sub(&r->w.unmerged[head], 1) == 1) {
+        merge_head(r, head);
+    }
+}
+
+/* How many items there are; each head's count of them begins. */
+static int begin_stretches(const struct region *r)
+{
+    uint32_t n_kv = r->s->kv.n_kv_heads;
+    for (uint32_t h = 0; h < n_kv; h++) {
+        atomic_store_explicit(&r->w.unmerged[h], head_items(r),
+                              memory_order_relaxed);
+    }
+    return head_items(r) * (int)n_kv;
 }
 
 /* ---- one layer ---- */
@@ -361,7 +386,7 @@ static void attend_timeline(struct tlr_session *s, uint32_t layer,
         tlr_pool_run(s->pool, prepare_item, &r, n_items);
     }
     if (b->branches || b->n <= FEW_TOK) {
-        attend_few(&r, s->pool);
+        tlr_pool_run(s->pool, stretch_item, &r, begin_stretches(&r));
         return;
     }
     r.block_tok = block_tok(&r, tlr_pool_threads(s->pool));
@@ -383,29 +408,15 @@ static void prepare_each(void *ctx, int item, int thread)
     prepare_row(&all->rows[item], 0);
 }
 
-static int row_items(const struct region *r)
-{
-    return r->n_stretches * (int)r->s->kv.n_kv_heads;
-}
-
 static void each_item(void *ctx, int item, int thread)
 {
     struct several *all = ctx;
     struct region *r = all->rows;
-    while (item >= row_items(r)) {
-        item -= row_items(r);
+    while (item >= r->n_items) {
+        item -= r->n_items;
         r++;
     }
     stretch_item(r, item, thread);
-}
-
-static void merge_each(void *ctx, int item, int thread)
-{
-    struct several *all = ctx;
-    struct region *r = &all->rows[item];
-    for (int h = 0; h < (int)r->s->kv.n_kv_heads; h++) {
-        merge_head(r, h, thread);
-    }
 }
 
 /* Row t of w, with parts that no other row of the pass writes to. */
@@ -421,6 +432,7 @@ static struct tlr_work row_of(const struct tlr_session *s, int t)
     w.att += (size_t)t * q_dim;
     w.parts += (size_t)t *
                (size_t)(tlr_attention_part_floats(c, s->opt.n_ctx) / FEW_TOK);
+    w.unmerged += (size_t)t * c->n_kv_heads;
     return w;
 }
 
@@ -433,11 +445,11 @@ static void attend_several(struct tlr_session *s, uint32_t layer,
     for (int t = 0; t < b->n; t++) {
         struct tlr_work w = row_of(s, t);
         all.rows[t] = region_of(b->owners[t], &w, layer, &one);
-        n_items += row_items(&all.rows[t]);
+        all.rows[t].n_items = begin_stretches(&all.rows[t]);
+        n_items += all.rows[t].n_items;
     }
     tlr_pool_run(s->pool, prepare_each, &all, b->n);
     tlr_pool_run(s->pool, each_item, &all, n_items);
-    tlr_pool_run(s->pool, merge_each, &all, b->n);
 }
 
 void tlr_attention(struct tlr_session *s, uint32_t layer,

@@ -111,6 +111,8 @@ static void place_work(struct carve *c, struct tlr_session *s)
     w->attend_stride = (tlr_attention_thread_floats(cfg) + 15) & ~(size_t)15;
     w->attend = take_f32(c, (uint64_t)s->opt.n_threads, w->attend_stride);
     w->parts = take_f32(c, 1, tlr_attention_part_floats(cfg, s->opt.n_ctx));
+    w->unmerged = take(c, (uint64_t)TLR_MAX_BRANCHES * cfg->n_kv_heads,
+                       sizeof *w->unmerged);
     tlr_linear_size(&s->linear, (uint32_t)rows, m->widest_bf16);
     s->linear.scratch = take_f32(c, (uint64_t)s->opt.n_threads,
                                  s->linear.scratch_floats);

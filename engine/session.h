@@ -2,6 +2,8 @@
 #ifndef TLR_ENGINE_SESSION_H
 #define TLR_ENGINE_SESSION_H
 
+#include <stdatomic.h>
+
 #include "base/pool.h"
 #include "engine/head.h"
 #include "engine/kvcache.h"
@@ -23,6 +25,7 @@ struct tlr_work {
     float *attend; /* [threads][attend_stride] scratch of attention */
     size_t attend_stride;
     float *parts;  /* of attention: results of stretches of the context */
+    atomic_int *unmerged; /* [TLR_MAX_BRANCHES][n_kv_heads] of them to come */
 };
 
 struct tlr_session {

@@ -145,6 +145,7 @@ struct tlr_attend {
     int n_tok, n_heads;
     const struct tlr_kv_span *spans;
     int n_spans;
+    struct tlr_kv_span next; /* may be prefetched, never read; n_pos 0: none */
     int head_dim; /* a multiple of 8, at most TLR_MAX_HEAD_DIM */
     float scale;
 };

@@ -6,6 +6,10 @@
  * the bits of a row depend on nothing but what it sees.  How many levels there
  * are follows from int32 not overflowing: head_dim * LEVELS^2 for a score,
  * VALUE_LEVELS times the sum of the weights for a result.
+ *
+ * One stream of addresses, and in bursts, is what memory serves worst.  So the
+ * next stretch's keys and values are fetched into the second cache side by
+ * side, a few lines at each step of all that is done to this one.
  */
 #include <math.h>
 #include <string.h>
@@ -27,7 +31,14 @@ enum {
     SCORE_STRIDE = TLR_KV_STRETCH + 16,
     WEIGHT_STRIDE = TLR_KV_STRETCH + 32,  /* int16 */
     QUERY_STRIDE = TLR_MAX_HEAD_DIM + 32, /* int16 */
-    AHEAD = 4096 /* bytes that the reading of the cache is ahead by */
+    LINE_BYTES = 64,
+    FETCH_STEPS = 4 /* vectors that are rounded between two fetches */
+};
+
+/* What is fetched meanwhile: so much of it is under way. */
+struct ahead {
+    const char *k, *v;
+    size_t at, n_bytes;
 };
 
 /* The stretch and a tile of queries, in the scratch. */
@@ -41,6 +52,7 @@ struct work {
     float query_scale[MOST_ROWS], unit[MOST_ROWS];
     int head_dim, value_stride;
     float levels; /* of queries and keys */
+    struct ahead next;
 };
 
 /* Lanes of a * scale, rounded, in the low 16 bits. */
@@ -49,10 +61,13 @@ TLR_INLINE vi round16(vf a, vf scale)
     return _mm512_castps_si512(vf_fma(a, scale, vf_set1(0x1.8p23f)));
 }
 
-/* a in the low halves of the lanes, b in the high ones. */
+/* a in the low halves of the lanes, b's low halves in the high ones. */
 TLR_INLINE vi pair16(vi a, vi b)
 {
-    return _mm512_mask_blend_epi16(0xaaaaaaaa, a, _mm512_slli_epi32(b, 16));
+    const vi low = _mm512_set1_epi32(0x01000100);
+    const vi at = _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0);
+    return _mm512_mask_shuffle_epi8(a, 0xcccccccccccccccc, b,
+                                    _mm512_or_si512(low, at));
 }
 
 /* levels / a, or 0 where a is 0. */
@@ -63,8 +78,8 @@ TLR_INLINE vf scale_for(vf a, vf levels)
 }
 
 /* 2^x for x <= 0, a polynomial of degree 4: relative error below 2^-18.  What
- * is below 2^-126 becomes 2^-126. */
-TLR_INLINE vf power_of_two(vf x)
+ * is below 2^-126 becomes 2^-126; what is not seen 0. */
+TLR_INLINE vf power_of_two(__mmask16 seen, vf x)
 {
     vf v = vf_max(vf_set1(-126.0f), x);
     vf n = vf_round(v);
@@ -74,24 +89,28 @@ TLR_INLINE vf power_of_two(vf x)
     p = vf_fma(p, r, vf_set1(0x1.ec06dap-3f));
     p = vf_fma(p, r, vf_set1(0x1.62e0dcp-1f));
     p = vf_fma(p, r, vf_set1(0x1.ffffe8p-1f));
-    return _mm512_scalef_ps(p, n);
+    return _mm512_maskz_scalef_ps(seen, p, n);
 }
 
 /* ---- the stretch becomes integers ---- */
 
-TLR_INLINE void read_ahead(const void *p)
+/* A line of the next stretch's keys and one of its values, while there are. */
+TLR_INLINE void fetch_lines(struct ahead *next)
 {
-    _mm_prefetch((const char *)p + AHEAD, _MM_HINT_T0);
+    if (next->at < next->n_bytes) {
+        _mm_prefetch(next->k + next->at, _MM_HINT_T1);
+        _mm_prefetch(next->v + next->at, _MM_HINT_T1);
+        next->at += LINE_BYTES;
+    }
 }
 
 /* A block of 16 positions. */
 static void round_keys(int32_t *dst, float *scale, const uint16_t *block,
-                       int n_pairs, vf levels)
+                       int n_pairs, vf levels, struct ahead *next)
 {
     vi sign = _mm512_set1_epi16((short)0x8000), top = _mm512_setzero_si512();
     for (int i = 0; i < n_pairs; i++) {
         const uint16_t *p = block + i * 2 * TLR_KV_BLOCK;
-        read_ahead(p);
         top = _mm512_max_epu16(
             top, _mm512_andnot_si512(sign, _mm512_loadu_si512(p)));
     }
@@ -100,48 +119,81 @@ static void round_keys(int32_t *dst, float *scale, const uint16_t *block,
     vf up = scale_for(a, levels);
     vf_store(scale, vf_div(a, levels));
     for (int i = 0; i < n_pairs; i++, block += 2 * TLR_KV_BLOCK) {
+        if (i % FETCH_STEPS == 0)
+            fetch_lines(next);
         vi even = round16(vf_load_f16(block), up);
         vi odd = round16(vf_load_f16(block + TLR_KV_BLOCK), up);
         _mm512_storeu_si512(dst + i * LANES, pair16(even, odd));
     }
 }
 
-/* The largest magnitude of n halves, as a half. */
-TLR_INLINE uint16_t largest_half(const uint16_t *p, int n)
+/* Lanes of 16 halves: the largest magnitude of each of 16 vectors of 32. */
+TLR_INLINE __m256i largest_of_each(vi x[TLR_KV_BLOCK])
 {
-    vi sign = _mm512_set1_epi16((short)0x8000), top = _mm512_setzero_si512();
-    for (int i = 0; i < n; i += 32) {
-        __mmask32 mask = n - i < 32 ? (1u << (n - i)) - 1 : 0xffffffff;
-        read_ahead(p + i);
-        vi x = _mm512_maskz_loadu_epi16(mask, p + i);
-        top = _mm512_max_epu16(top, _mm512_andnot_si512(sign, x));
+    const vi order = _mm512_setr_epi32(0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12,
+                                       14, 13, 15);
+    /* a vector is halved at each step and shares the rest with another */
+    TLR_UNROLL
+    for (int p = 0; p < 8; p++)
+        x[p] = _mm512_max_epu16(_mm512_shuffle_i64x2(x[p], x[p + 8], 0x44),
+                                _mm512_shuffle_i64x2(x[p], x[p + 8], 0xee));
+    TLR_UNROLL
+    for (int p = 0; p < 4; p++)
+        x[p] = _mm512_max_epu16(_mm512_shuffle_i64x2(x[p], x[p + 4], 0x88),
+                                _mm512_shuffle_i64x2(x[p], x[p + 4], 0xdd));
+    TLR_UNROLL
+    for (int p = 0; p < 2; p++)
+        x[p] = _mm512_max_epu16(_mm512_unpacklo_epi64(x[p], x[p + 2]),
+                                _mm512_unpackhi_epi64(x[p], x[p + 2]));
+    __m512 a = _mm512_castsi512_ps(x[0]), b = _mm512_castsi512_ps(x[1]);
+    vi all = _mm512_max_epu16(
+        _mm512_castps_si512(_mm512_shuffle_ps(a, b, 0x88)),
+        _mm512_castps_si512(_mm512_shuffle_ps(a, b, 0xdd)));
+    all = _mm512_max_epu16(all, _mm512_srli_epi32(all, 16));
+    return _mm512_cvtepi32_epi16(_mm512_permutexvar_epi32(order, all));
+}
+
+/* The largest magnitudes of a block's 16 positions. */
+TLR_INLINE vf largest_values(const uint16_t *block, int head_dim)
+{
+    vi sign = _mm512_set1_epi16((short)0x8000), top[TLR_KV_BLOCK];
+    int n_first = head_dim < 32 ? head_dim : 32;
+    __mmask32 first = n_first < 32 ? (1u << n_first) - 1 : 0xffffffff;
+    TLR_UNROLL
+    for (int p = 0; p < TLR_KV_BLOCK; p++)
+        top[p] = _mm512_andnot_si512(
+            sign, _mm512_maskz_loadu_epi16(first, block + p * head_dim));
+    for (int i = 32; i < head_dim; i += 32) {
+        int n = head_dim - i;
+        __mmask32 mask = n < 32 ? (1u << n) - 1 : 0xffffffff;
+        TLR_UNROLL
+        for (int p = 0; p < TLR_KV_BLOCK; p++) {
+            vi x = _mm512_maskz_loadu_epi16(mask, block + p * head_dim + i);
+            top[p] = _mm512_max_epu16(top[p], _mm512_andnot_si512(sign, x));
+        }
     }
-    __m256i a = _mm256_max_epu16(_mm512_castsi512_si256(top),
-                                 _mm512_extracti64x4_epi64(top, 1));
-    __m128i b = _mm_max_epu16(_mm256_castsi256_si128(a),
-                              _mm256_extracti128_si256(a, 1));
-    __m128i least = _mm_minpos_epu16(_mm_xor_si128(b, _mm_set1_epi16(-1)));
-    return (uint16_t)~_mm_extract_epi16(least, 0);
+    return _mm512_cvtph_ps(largest_of_each(top));
 }
 
 static void round_values(int32_t *dst, float *scale, const uint16_t *block,
-                         int head_dim, int stride)
+                         int head_dim, int stride, struct ahead *next)
 {
-    uint16_t top[TLR_KV_BLOCK];
     float up[TLR_KV_BLOCK];
-    for (int p = 0; p < TLR_KV_BLOCK; p++)
-        top[p] = largest_half(block + p * head_dim, head_dim);
-    vf a = vf_load_f16(top), levels = vf_set1((float)VALUE_LEVELS);
+    vf a = largest_values(block, head_dim);
+    vf levels = vf_set1((float)VALUE_LEVELS);
     vf_store(up, scale_for(a, levels));
     vf_store(scale, vf_div(a, levels));
     for (int p = 0; p < TLR_KV_BLOCK; p += 2, dst += stride) {
         const uint16_t *x = block + p * head_dim;
         vf up0 = vf_set1(up[p]), up1 = vf_set1(up[p + 1]);
         int i = 0;
-        for (; i + LANES <= head_dim; i += LANES)
+        for (; i + LANES <= head_dim; i += LANES) {
+            if (i % (FETCH_STEPS * LANES) == 0)
+                fetch_lines(next);
             _mm512_storeu_si512(
                 dst + i, pair16(round16(vf_load_f16(x + i), up0),
                                 round16(vf_load_f16(x + head_dim + i), up1)));
+        }
         int n = head_dim - i;
         if (n)
             _mm512_storeu_si512(
@@ -151,7 +203,7 @@ static void round_values(int32_t *dst, float *scale, const uint16_t *block,
     }
 }
 
-static void round_stretch(const struct work *w, const struct tlr_attend *job,
+static void round_stretch(struct work *w, const struct tlr_attend *job,
                           int n_most)
 {
     size_t block = (size_t)w->head_dim * TLR_KV_BLOCK;
@@ -162,10 +214,11 @@ static void round_stretch(const struct work *w, const struct tlr_attend *job,
         for (int p = at; p < at + n_pos; p += TLR_KV_BLOCK, k += block)
             round_keys(w->keys + (size_t)p * (size_t)w->head_dim / 2,
                        w->key_scale + p, k, w->head_dim / 2,
-                       vf_set1(w->levels));
+                       vf_set1(w->levels), &w->next);
         for (int p = at; p < at + n_pos; p += TLR_KV_BLOCK, v += block)
             round_values(w->values + (size_t)p * (size_t)w->value_stride / 2,
-                         w->value_scale + p, v, w->head_dim, w->value_stride);
+                         w->value_scale + p, v, w->head_dim, w->value_stride,
+                         &w->next);
     }
 }
 
@@ -210,7 +263,7 @@ TLR_INLINE vi pair_at(const int16_t *p)
 TLR_INLINE void multiply(vi acc[MOST_ROWS][4], const int16_t *rows,
                          int row_stride, const int32_t *columns, int step,
                          size_t apart, int n_steps, const int n,
-                         const int n_vec)
+                         const int n_vec, struct ahead *next)
 {
     TLR_UNROLL
     for (int r = 0; r < n; r++) {
@@ -220,6 +273,7 @@ TLR_INLINE void multiply(vi acc[MOST_ROWS][4], const int16_t *rows,
     }
     for (int i = 0; i < n_steps; i++, columns += step) {
         vi x[4];
+        fetch_lines(next);
         TLR_UNROLL
         for (int j = 0; j < n_vec; j++)
             x[j] = _mm512_loadu_si512(columns + (size_t)j * apart);
@@ -233,13 +287,14 @@ TLR_INLINE void multiply(vi acc[MOST_ROWS][4], const int16_t *rows,
     }
 }
 
-TLR_INLINE void score_blocks(const struct work *w, int pos, const int n,
+TLR_INLINE void score_blocks(struct work *w, int pos, const int n,
                              const int n_vec)
 {
     vi acc[MOST_ROWS][4];
     multiply(acc, w->queries, QUERY_STRIDE,
              w->keys + (size_t)pos * (size_t)w->head_dim / 2, LANES,
-             (size_t)w->head_dim / 2 * LANES, w->head_dim / 2, n, n_vec);
+             (size_t)w->head_dim / 2 * LANES, w->head_dim / 2, n, n_vec,
+             &w->next);
     TLR_UNROLL
     for (int j = 0; j < n_vec; j++) {
         vf scale = vf_load(w->key_scale + pos + j * LANES);
@@ -252,12 +307,12 @@ TLR_INLINE void score_blocks(const struct work *w, int pos, const int n,
     }
 }
 
-TLR_INLINE void value_columns(const struct work *w, float *part, size_t stride,
+TLR_INLINE void value_columns(struct work *w, float *part, size_t stride,
                               int dim, int n_pos, const int n, const int n_vec)
 {
     vi acc[MOST_ROWS][4];
     multiply(acc, w->weights, WEIGHT_STRIDE, w->values + dim, w->value_stride,
-             LANES, (n_pos + 1) / 2, n, n_vec);
+             LANES, (n_pos + 1) / 2, n, n_vec, &w->next);
     TLR_UNROLL
     for (int r = 0; r < n; r++) {
         vf unit = vf_set1(w->unit[r]);
@@ -288,8 +343,7 @@ static void weigh(struct work *w, int r, int n, int n_most, float *max_sum)
     vf largest = vf_zero();
     for (int p = 0; p < n_whole; p += LANES) {
         __mmask16 seen = n - p < LANES ? mask_n(n - p) : 0xffff;
-        vf x = power_of_two(vf_sub(vf_load(scores + p), top));
-        x = _mm512_maskz_mov_ps(seen, x);
+        vf x = power_of_two(seen, vf_sub(vf_load(scores + p), top));
         sum = vf_add(sum, x);
         x = _mm512_maskz_mul_ps(seen, x, vf_load(w->value_scale + p));
         all = vf_add(all, x);
@@ -360,6 +414,10 @@ void TLR_FN(attend_f16)(float *part, const struct tlr_attend *job,
                         float *scratch)
 {
     struct work w = work_in(scratch, job->head_dim);
+    w.next = (struct ahead){.k = job->next.k,
+                            .v = job->next.v,
+                            .n_bytes = (size_t)job->next.n_pos *
+                                       (size_t)job->head_dim * 2};
     int n_rows = job->n_tok * job->n_heads, n_most = 0;
     for (int t = 0; t < job->n_tok; t++)
         n_most = job->n_seen[t] > n_most ? job->n_seen[t] : n_most;

@@ -185,7 +185,8 @@ static void teardown(struct fixture *f)
     unguard(&f->q);
 }
 
-/* Rows of heads [head, head + n_heads) of tokens [tok, tok + n_tok). */
+/* Rows of heads [head, head + n_heads) of tokens [tok, tok + n_tok); all of
+ * them have a next stretch, which nobody can read. */
 static void call(tlr_any_fn *fn, float *part, const struct fixture *f, int tok,
                  int n_tok, int head, int n_heads, int split)
 {
@@ -195,6 +196,8 @@ static void call(tlr_any_fn *fn, float *part, const struct fixture *f, int tok,
         {f->k.g.ptr, f->v.g.ptr, split},
         {(char *)f->k.g.ptr + at, (char *)f->v.g.ptr + at, s->n_pos - split}};
     size_t dim = (size_t)s->head_dim, q_stride = (size_t)s->n_heads * dim;
+    size_t end = (size_t)(s->n_pos + BLOCK - 1) / BLOCK * f->block_bytes;
+    bool is_all = n_tok == s->n_tok && n_heads == s->n_heads;
     struct tlr_attend job = {
         .q = (const float *)f->q.ptr + (size_t)tok * q_stride +
              (size_t)head * dim,
@@ -204,6 +207,8 @@ static void call(tlr_any_fn *fn, float *part, const struct fixture *f, int tok,
         .n_heads = n_heads,
         .spans = split ? spans : spans + 1,
         .n_spans = split ? 2 : 1,
+        .next = {(char *)f->k.g.ptr + end, (char *)f->v.g.ptr + end,
+                 is_all ? TLR_KV_STRETCH : 0},
         .head_dim = s->head_dim,
         .scale = 1 / sqrtf((float)s->head_dim)};
     ((tlr_attend_fn *)fn)(part, &job, f->scratch);
