@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <jansson.h>
+#include <math.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -17,7 +18,7 @@
 #include "base/mem.h"
 #include "bench/escalate/oracle.h"
 
-enum { MAX_CLIENTS = 32, MAX_REQUEST = 1 << 20 };
+enum { MAX_CLIENTS = 32, MAX_REQUEST = 1 << 20, MAX_TOOK = 4096 };
 
 struct client {
     struct loopback *server;
@@ -35,6 +36,8 @@ struct loopback {
     pthread_t thread;
     struct client clients[MAX_CLIENTS];
     int n_clients;
+    float took_ms[MAX_TOOK]; /* under the lock, like the next */
+    size_t n_took;
 };
 
 /* ---- one request ---- */
@@ -74,6 +77,14 @@ static json_t *tokenize(const struct loopback *s, const json_t *body)
     return json_pack("{s:o}", "tokens", tokens);
 }
 
+static void note_took(struct loopback *s, uint64_t ns)
+{
+    pthread_mutex_lock(&s->asking);
+    if (s->n_took < MAX_TOOK)
+        s->took_ms[s->n_took++] = (float)((double)ns / 1e6);
+    pthread_mutex_unlock(&s->asking);
+}
+
 static void answer(struct client *c, const char *path, const char *text,
                    size_t n, uint64_t read_ns)
 {
@@ -90,8 +101,10 @@ static void answer(struct client *c, const char *path, const char *text,
                        "Content-Length: %zu\r\n\r\n",
                        reply ? "200 OK" : "404 Not Found",
                        dump ? strlen(dump) : 0);
-    if (is_asked)
+    if (is_asked) {
         sleep_until(read_ns + (uint64_t)(c->server->latency_ms * 1e6));
+        note_took(c->server, tlr_now_ns() - read_ns);
+    }
     if (len > 0 && send(c->fd, head, (size_t)len, MSG_MORE | MSG_NOSIGNAL) > 0 &&
         dump)
         (void)!send(c->fd, dump, strlen(dump), MSG_NOSIGNAL);
@@ -209,6 +222,22 @@ void loopback_set(struct loopback *s, double latency_ms, double think_ms)
 {
     s->latency_ms = latency_ms;
     s->think_ms = think_ms;
+}
+
+static int compare_floats(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+double loopback_took_ms(struct loopback *s)
+{
+    pthread_mutex_lock(&s->asking);
+    size_t n = s->n_took;
+    qsort(s->took_ms, n, sizeof *s->took_ms, compare_floats);
+    double ms = n > 0 ? (double)s->took_ms[n / 2] : (double)NAN;
+    pthread_mutex_unlock(&s->asking);
+    return ms;
 }
 
 const char *loopback_url(const struct loopback *s)

@@ -17,6 +17,9 @@ int loopback_open(struct loopback **out, struct tlr_expert *llm,
                   const struct tlr_model *like, struct tlr_err *err);
 void loopback_close(struct loopback *s); /* NULL is allowed */
 void loopback_set(struct loopback *s, double latency_ms, double think_ms);
+/* Median time from an asked request's last byte to its reply's first, so far: the
+ * latency, and what the system overslept; NaN without any. */
+double loopback_took_ms(struct loopback *s);
 const char *loopback_url(const struct loopback *s);
 
 #endif
