@@ -56,7 +56,8 @@ struct cli_routing_args {
       .help = "timelines that it goes on in: beside that of its first guesses "\
               "those of its second, at the oldest open questions; each takes " \
               "a KV cache and pays with --speculate max",                      \
-      .unset = "1; 4 with --speculate max", .min = 1, .max = TLR_LANE_MAX },   \
+      .unset = "1; 4 with --speculate max, but where texts are served",        \
+      .min = 1, .max = TLR_LANE_MAX },                                         \
     { .name = "burst", .kind = CLI_TEXT,                                       \
       .at = offsetof(type, field.burst), .value = "N|auto",                    \
       .help = "tokens that each question to the large model is for, 1 to 16, " \

@@ -192,6 +192,8 @@ static int choose_routing(struct service *v, struct tlr_request_limits *l,
     a.llm.llm = NULL; /* each slot has its own */
     a.require_llm = false;
     a.burst = NULL; /* of the slots' own, too */
+    if (a.lanes == CLI_NO_INT)
+        a.lanes = 1; /* the other texts fill the step, and lanes step apart */
     rc = cli_routing_open(&v->routing, &a, v->model, NULL, 0, err);
     *ahead = v->routing.options.ahead;
     l->mode = v->routing.options.mode;
