@@ -9,6 +9,11 @@ import tempfile
 import time
 
 
+def heed_interrupts():
+    """A shell's background jobs, such as the tests may be, ignore them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Server:
     """Starts on a free port; stop() ends it by SIGTERM and returns its status."""
 
@@ -19,7 +24,8 @@ class Server:
         self.log = open(self.log_path, "wb")
         self.process = subprocess.Popen(
             [tlr, "serve", model, "--port", "0", "--port-file", port_file, *options],
-            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
+            preexec_fn=heed_interrupts)
         until = time.monotonic() + 60
         while not os.path.exists(port_file):
             if self.process.poll() is not None or time.monotonic() > until:
