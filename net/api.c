@@ -30,6 +30,9 @@ void tlr_net_answer_begin(struct tlr_net_answer *a)
     a->n_ids = -1;
     for (int i = 0; i < TLR_NET_IDS_MAX; i++)
         a->p[i] = NAN;
+    tlr_free(a->drafted);
+    a->drafted = a->rivals = NULL;
+    a->n_rivals = 0;
     a->finish = TLR_NET_GOES_ON;
     a->end_id = -1;
     a->n_cached = -1;
@@ -40,6 +43,9 @@ void tlr_net_answer_begin(struct tlr_net_answer *a)
 void tlr_net_answer_clear(struct tlr_net_answer *a)
 {
     tlr_buf_clear(&a->text);
+    tlr_free(a->drafted);
+    a->drafted = a->rivals = NULL;
+    a->n_rivals = 0;
 }
 
 void tlr_net_take_log_p(struct tlr_net_answer *a, size_t i, const json_t *log_p)

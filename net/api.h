@@ -37,6 +37,9 @@ struct tlr_net_ask {
     size_t n_text;
     int n_tok;          /* to make */
     bool wants_p;       /* how likely each is; not by text */
+    size_t n_checked;   /* the last ids of the prefix, a draft: what the model would
+                           write in the place of each is wanted, too.  Formats
+                           with checks_drafts; less than n_ids */
     const char *messages; /* the prefix as a JSON list of chat messages, for
                              the chat format; NUL-terminated */
     const char *model;  /* "" where the server has one only */
@@ -55,6 +58,11 @@ struct tlr_net_answer {
     int n_ids;          /* -1: the reply has no ids */
     double p[TLR_NET_IDS_MAX]; /* of the ids, the server's probability of each; NAN:
                                   not told */
+    /* Of the prefix's last n_rivals ids: the id that stands there, and the one that
+     * the model finds likeliest in its place, -1 where it is not told.  NULL:
+     * nothing is told of the prefix. */
+    int32_t *drafted, *rivals;
+    size_t n_rivals;
     struct tlr_buf text;
     bool has_text;
     enum tlr_net_finish finish;
@@ -71,6 +79,7 @@ struct tlr_net_api {
     int (*read)(struct tlr_net_answer *out, const json_t *root,
                 struct tlr_err *err);
     bool takes_ids;
+    bool checks_drafts;
     bool adds_bos; /* puts the begin-of-text token before a text prompt */
     const char *tokenize_path; /* POST; NULL: none */
     const char *tokenize_text; /* key of the text; the reply has "tokens" */

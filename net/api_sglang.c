@@ -3,10 +3,15 @@
  * Ids in, ids out: "output_ids", or in older servers the second slot of each
  * triple in meta_info.output_token_logprobs.  Every field of sampling is sent,
  * because the server's defaults come from the model's generation_config.json.
+ *
+ * A draft is checked in one call: with logprob_start_len at its first token's
+ * predecessor and top_logprobs_num 1 the reply has, for every token of the prefix
+ * from there on, its own logarithm and the likeliest token's.
  */
 #include <stdio.h>
 #include <string.h>
 
+#include "base/mem.h"
 #include "net/api.h"
 
 static void build(struct tlr_buf *b, const struct tlr_net_ask *a)
@@ -25,7 +30,11 @@ static void build(struct tlr_buf *b, const struct tlr_net_ask *a)
                     "\"repetition_penalty\":1,\"min_new_tokens\":0,\"n\":1,"
                     "\"ignore_eos\":false,\"skip_special_tokens\":true},"
                     "\"stream\":false,\"return_logprob\":true,"
-                    "\"logprob_start_len\":-1,\"top_logprobs_num\":0}");
+                    "\"logprob_start_len\":");
+    tlr_buf_int(b, a->n_checked > 0 ? (int)(a->n_ids - a->n_checked) - 1 : -1);
+    tlr_buf_text(b, ",\"top_logprobs_num\":");
+    tlr_buf_int(b, a->n_checked > 0);
+    tlr_buf_text(b, "}");
 }
 
 static void take_probabilities(struct tlr_net_answer *out, const json_t *triples)
@@ -53,6 +62,35 @@ static int ids_of_triples(struct tlr_net_answer *out, const json_t *triples,
         out->ids[i] = (int32_t)v;
     }
     out->n_ids = (int)n;
+    return 0;
+}
+
+static int32_t id_of_triple(const json_t *triple)
+{
+    const json_t *id = json_array_get(triple, 1);
+    json_int_t v = json_is_integer(id) ? json_integer_value(id) : -1;
+    return v >= 0 && v <= INT32_MAX ? (int32_t)v : -1;
+}
+
+/* Both lists end with the prefix's last id; where they begin is the server's. */
+static int take_rivals(struct tlr_net_answer *out, const json_t *own,
+                       const json_t *top, struct tlr_err *err)
+{
+    size_t n = json_array_size(own), n_top = json_array_size(top);
+    n = n < n_top ? n : n_top;
+    if (n == 0)
+        return 0;
+    out->drafted = tlr_calloc(2 * n, sizeof *out->drafted);
+    if (!out->drafted)
+        return tlr_err_nomem(err, "reply", 2 * n * sizeof *out->drafted);
+    out->rivals = out->drafted + n;
+    out->n_rivals = n;
+    for (size_t i = 1; i <= n; i++) {
+        const json_t *best = json_array_get(top, n_top - i);
+        out->drafted[n - i] = id_of_triple(
+            json_array_get(own, json_array_size(own) - i));
+        out->rivals[n - i] = id_of_triple(json_array_get(best, 0));
+    }
     return 0;
 }
 
@@ -84,6 +122,10 @@ static int read_answer(struct tlr_net_answer *out, const json_t *root,
         return rc;
     take_reason(out, json_object_get(meta, "finish_reason"));
     take_probabilities(out, triples);
+    rc = take_rivals(out, json_object_get(meta, "input_token_logprobs"),
+                     json_object_get(meta, "input_top_logprobs"), err);
+    if (rc)
+        return rc;
     out->n_cached = tlr_net_int(meta, "cached_tokens", -1);
     out->server_ms = 1e3 * tlr_net_real(meta, "e2e_latency");
     if (ids) {
@@ -96,5 +138,5 @@ static int read_answer(struct tlr_net_answer *out, const json_t *root,
 
 const struct tlr_net_api tlr_net_api_sglang = {
     .name = "sglang", .path = "/generate", .build = build, .read = read_answer,
-    .takes_ids = true, .adds_bos = true, .tokenize_path = "/tokenize",
+    .takes_ids = true, .checks_drafts = true, .adds_bos = true, .tokenize_path = "/tokenize",
     .tokenize_text = "prompt", .tokenize_more = ",\"add_special_tokens\":false"};

@@ -40,6 +40,7 @@ void tlr_net_attempt_build(struct tlr_net_slot *s, const int32_t *ids)
     struct tlr_net_ask ask = {
         .ids = ids, .n_ids = s->n_prefix, .n_tok = s->n_asked,
         .wants_p = s->is_auto && s->n_asked > 1,
+        .n_checked = s->draft ? s->draft->n - s->draft->first - 1 : 0,
         .text = s->by_text ? s->text.ptr : NULL, .n_text = s->text.n,
         .messages = s->messages.ptr, .model = n->model, .is_warm = s->is_warm,
         .is_strict = n->is_strict};

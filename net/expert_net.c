@@ -85,6 +85,7 @@ static void set_adrift(struct tlr_net_slot *s)
     int n_adrift = 0;
     pthread_mutex_lock(&n->lock);
     s->is_adrift = true;
+    s->draft = NULL;
     for (int i = 0; i < TLR_NET_SLOTS; i++) {
         struct tlr_net_slot *at = &n->slots[i];
         if (!at->is_adrift || tlr_http_wait(n->http, &at->call, 0))
@@ -179,7 +180,8 @@ static int pass_breaker(struct tlr_net *n, bool *is_trial, struct tlr_err *err)
 }
 
 static int begin(struct tlr_net *n, const int32_t *ids, size_t n_ids, int n_tok,
-                 bool is_warm, uint64_t *ticket, struct tlr_err *err)
+                 bool is_warm, const struct tlr_net_draft *draft,
+                 uint64_t *ticket, struct tlr_err *err)
 {
     bool is_trial = false;
     int rc = pass_breaker(n, &is_trial, err);
@@ -196,6 +198,7 @@ static int begin(struct tlr_net *n, const int32_t *ids, size_t n_ids, int n_tok,
     }
     s->is_trial = is_trial;
     s->is_warm = is_warm;
+    s->draft = draft;
     rc = prepare(s, ids, n_ids, n_tok, err);
     if (rc) {
         memset(&s->call.times, 0, sizeof s->call.times);
@@ -210,16 +213,22 @@ static int begin(struct tlr_net *n, const int32_t *ids, size_t n_ids, int n_tok,
 
 /* ---- the expert ---- */
 
-static int submit(void *self, const int32_t *ids, size_t n_ids, int n_tok,
-                  uint64_t *ticket, struct tlr_err *err)
+static int send(struct tlr_net *n, const int32_t *ids, size_t n_ids, int n_tok,
+                const struct tlr_net_draft *draft, uint64_t *ticket,
+                struct tlr_err *err)
 {
-    struct tlr_net *n = self;
-    int rc = begin(n, ids, n_ids, n_tok, false, ticket, err);
+    int rc = begin(n, ids, n_ids, n_tok, false, draft, ticket, err);
     pthread_mutex_lock(&n->lock);
     n->account.n_asks++;
     n->account.n_failed += rc && rc != TLR_ELIMIT;
     pthread_mutex_unlock(&n->lock);
     return rc;
+}
+
+static int submit(void *self, const int32_t *ids, size_t n_ids, int n_tok,
+                  uint64_t *ticket, struct tlr_err *err)
+{
+    return send(self, ids, n_ids, n_tok, NULL, ticket, err);
 }
 
 static uint64_t at_most(uint64_t v, uint64_t most)
@@ -267,6 +276,32 @@ static void fill_reply(const struct tlr_net_slot *s,
                                        s->n_prefix);
 }
 
+/* What the model would have written at each place of the draft.  TLR_ENOTFOUND: the
+ * server does not tell. */
+static int take_rivals(const struct tlr_net_slot *s, struct tlr_err *err)
+{
+    const struct tlr_net_draft *d = s->draft;
+    const struct tlr_net_answer *a = &s->answer;
+    size_t n = d->n - d->first - 1;
+    if (a->n_rivals < n)
+        return tlr_err_set(err, TLR_ENOTFOUND,
+                           "%s: reply: expected %zu likeliest tokens of the "
+                           "prompt (input_top_logprobs), found %zu",
+                           s->net->url.base, n, a->n_rivals);
+    const int32_t *drafted = a->drafted + a->n_rivals - n;
+    const int32_t *rivals = a->rivals + a->n_rivals - n;
+    for (size_t i = 0; i < n; i++)
+        if (drafted[i] != d->ids[d->first + 1 + i])
+            return tlr_err_set(err, TLR_EFORMAT,
+                               "%s: reply: expected token %d of the prompt to "
+                               "be id %d, found %d", s->net->url.base,
+                               (int)(d->first + 1 + i),
+                               (int)d->ids[d->first + 1 + i], (int)drafted[i]);
+    memcpy(d->out, rivals, n * sizeof *rivals);
+    d->out[n] = s->ids[0];
+    return 0;
+}
+
 static int spend(struct tlr_net_slot *s, struct tlr_expert_reply *out,
                  struct tlr_err *err)
 {
@@ -277,6 +312,9 @@ static int spend(struct tlr_net_slot *s, struct tlr_expert_reply *out,
     fill_reply(s, out, round_trip_ns);
     if (rc)
         tlr_err_set(err, rc, "%s", s->call.err.text);
+    else if (s->draft)
+        rc = take_rivals(s, err);
+    s->draft = NULL;
     give_back(s);
     return rc;
 }
@@ -365,11 +403,36 @@ static int ask(void *self, const int32_t *ids, size_t n_ids, int n_tok,
     return rc ? rc : wait(self, ticket, -1, out, err);
 }
 
+/* One call for all positions, where the server tells what it would have written in
+ * the place of a prompt's tokens; else one for each. */
+static int ask_each(void *self, const int32_t *ids, size_t n_ids, size_t first,
+                    int32_t *out, struct tlr_err *err)
+{
+    struct tlr_net *n = self;
+    struct tlr_net_draft d = {ids, n_ids, first, out};
+    struct tlr_expert_reply reply;
+    struct tlr_err why = TLR_ERR_INIT;
+    uint64_t ticket;
+    if (n_ids - first > 1 && !n->checks_no_drafts) {
+        int rc = send(n, ids, n_ids, 1, &d, &ticket, &why);
+        rc = rc ? rc : wait(n, ticket, -1, &reply, &why);
+        if (rc != TLR_ENOTFOUND)
+            return rc ? tlr_err_set(err, rc, "%s", why.text) : 0;
+        n->checks_no_drafts = true;
+    }
+    int rc = 0;
+    for (size_t i = first; i < n_ids && !rc; i++) {
+        rc = ask(n, ids, i + 1, 1, &reply, err);
+        out[i - first] = rc ? -1 : reply.ids[0];
+    }
+    return rc;
+}
+
 static void warm(void *self, const int32_t *ids, size_t n_ids)
 {
     struct tlr_net *n = self;
     uint64_t ticket;
-    if (begin(n, ids, n_ids, 1, true, &ticket, NULL))
+    if (begin(n, ids, n_ids, 1, true, NULL, &ticket, NULL))
         return;
     struct tlr_net_slot *s = slot_of(n, ticket);
     if (s)
@@ -400,9 +463,17 @@ int tlr_net_expert(struct tlr_net *n, struct tlr_expert *out,
         .ask = ask, .close = close_expert, .submit = submit, .wait = wait,
         .cancel = cancel, .warm = warm, .account = account, .notify = notify,
         .waited = waited};
+    static const struct tlr_expert_ops checking = {
+        .ask = ask, .ask_each = ask_each, .close = close_expert,
+        .submit = submit, .wait = wait, .cancel = cancel, .warm = warm,
+        .account = account, .notify = notify, .waited = waited};
     (void)err;
     memset(out, 0, sizeof *out);
-    out->ops = &ops;
+    pthread_mutex_lock(&n->probing);
+    bool checks = n->is_known && !n->by_text &&
+                  tlr_net_api(n->kind)->checks_drafts;
+    pthread_mutex_unlock(&n->probing);
+    out->ops = checks ? &checking : &ops;
     out->self = n;
     out->is_budgeted = n->budget.max_calls || n->budget.max_tok ||
                        n->budget.max_cost > 0;

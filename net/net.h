@@ -54,7 +54,8 @@ void tlr_net_close(struct tlr_net *n); /* after its experts; NULL is allowed */
  * Asks do it where it was not done yet. */
 int tlr_net_connect(struct tlr_net *n, struct tlr_err *err);
 
-/* An expert on it. */
+/* An expert on it.  Of a server that is known by now to check drafts (SGLang, by ids)
+ * one that can be asked about all positions of a text at once. */
 int tlr_net_expert(struct tlr_net *n, struct tlr_expert *out,
                    struct tlr_err *err);
 

@@ -19,6 +19,14 @@ enum {
                           costs the server a token and saves a connection */
 };
 
+/* A draft of the caller's, checked in one ask (expert.h: ask_each); he stands still
+ * meanwhile. */
+struct tlr_net_draft {
+    const int32_t *ids;
+    size_t n, first;
+    int32_t *out; /* [n - first] */
+};
+
 /* One ask on its way. */
 struct tlr_net_slot {
     struct tlr_net *net;
@@ -28,6 +36,7 @@ struct tlr_net_slot {
     bool is_warm, is_trial;
     bool by_text;     /* the prefix goes out as text */
     bool is_auto;     /* TLR_EXPERT_AUTO */
+    const struct tlr_net_draft *draft; /* the caller's thread only; NULL: none */
     uint64_t ticket;
     size_t n_prefix;
     int n_asked;      /* tokens that the server is asked for */
@@ -55,6 +64,7 @@ struct tlr_net {
     char model[256];
     bool by_text, is_strict;
     atomic_bool tells_no_p; /* seen in a reply that should have had probabilities */
+    atomic_bool checks_no_drafts; /* likewise, what it would have written itself */
     bool is_pinned; /* the user named the model */
     struct tlr_http_call probe;
     /* under the lock */

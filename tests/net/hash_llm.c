@@ -67,6 +67,7 @@ struct question {
     size_t n;
     bool by_text, wants_p;
     int n_tok, n_made;
+    int from; /* token of the prompt whose successors' rivals are wanted; -1 */
 };
 
 static bool take_prompt(const struct server_options *o, const json_t *prompt,
@@ -168,6 +169,29 @@ static void put_p(json_t *root, enum tlr_net_api_kind kind,
                             json_pack("{so}", "token_logprobs", list));
 }
 
+/* Two lists, an entry for each token of the prompt from `from` on: its own, and the
+ * likeliest in its place. */
+static void put_rivals(const struct server_options *o, json_t *meta,
+                       const struct question *q)
+{
+    size_t from = o->rivals == RIVALS_ALL ? 0 : (size_t)q->from;
+    json_t *own = json_array(), *top = json_array();
+    if (o->rivals == RIVALS_AFTER)
+        from++;
+    for (size_t i = from; i < q->n; i++) {
+        int id = q->ids[i] ^ (o->rivals == RIVALS_OTHERS && i + 2 == q->n);
+        bool is_null = (i == from && o->rivals != RIVALS_AFTER) ||
+                       (o->rivals == RIVALS_HOLES && i + 2 == q->n);
+        int rival = i > 0 ? hash_next(o, q->ids, i, false) : 0;
+        json_array_append_new(own, i == from ? json_pack("[nin]", id)
+                                             : json_pack("[fin]", -1.0, id));
+        json_array_append_new(top, is_null ? json_null()
+                                           : json_pack("[[fin]]", -0.5, rival));
+    }
+    json_object_set_new(meta, "input_token_logprobs", own);
+    json_object_set_new(meta, "input_top_logprobs", top);
+}
+
 static json_t *answer(const struct server_options *o, enum tlr_net_api_kind kind,
                       const struct question *q)
 {
@@ -203,6 +227,8 @@ static json_t *answer(const struct server_options *o, enum tlr_net_api_kind kind
     ck_assert(root != NULL);
     if (q->wants_p)
         put_p(root, kind, q);
+    if (q->from >= 0 && o->rivals != RIVALS_NONE)
+        put_rivals(o, json_object_get(root, "meta_info"), q);
     return root;
 }
 
@@ -239,6 +265,10 @@ static int generate(const struct server_options *o, enum tlr_net_api_kind kind,
                 (json_is_true(json_object_get(body, "return_logprob")) ||
                  json_is_integer(json_object_get(body, "logprobs")) ||
                  json_integer_value(json_object_get(body, "n_probs")) == 1);
+    q.from = -1;
+    if (json_integer_value(json_object_get(body, "top_logprobs_num")) == 1)
+        q.from = (int)json_integer_value(json_object_get(body,
+                                                         "logprob_start_len"));
     q.n_made = make(o, q.ids, q.n, q.n_tok < MOST ? q.n_tok : MOST, q.by_text);
     *out = answer(o, kind, &q);
     return 200;

@@ -47,6 +47,16 @@
 enum fault { FAULTS(FAULT_ENUM) N_FAULTS };
 #undef FAULT_ENUM
 
+/* What the model would have written in the place of the prompt's last tokens. */
+enum server_rivals {
+    RIVALS_NONE,   /* not told: a server or a gateway that drops the fields */
+    RIVALS_NULL,   /* from logprob_start_len on, the first of them null */
+    RIVALS_AFTER,  /* from the one behind it on */
+    RIVALS_ALL,    /* of the whole prompt */
+    RIVALS_OTHERS, /* of another prompt */
+    RIVALS_HOLES   /* some are null */
+};
+
 struct server_options {
     enum tlr_net_api_kind kind;
     struct tlr_seam seam;    /* its tokenizer, end of text, n_ids */
@@ -56,6 +66,7 @@ struct server_options {
     bool cuts_otherwise;     /* /tokenize gives other ids */
     bool hides_ids;          /* answers by text though asked by ids */
     bool tells_p;            /* how likely its tokens are, where it is asked */
+    enum server_rivals rivals; /* how SGLang's tells them of a draft */
     bool leaves_end_out;     /* the id of the end is not in the ids */
     bool is_strict;          /* 400 for fields beyond OpenAI's standard */
     bool chat_only;          /* 404 for /v1/completions */

@@ -66,6 +66,13 @@ START_TEST(bodies_by_ids)
     ck_assert_double_eq(number(p, "top_k"), 1);
     ck_assert_double_eq(number(p, "repetition_penalty"), 1);
     ck_assert_double_eq(number(p, "max_new_tokens"), 3);
+    ck_assert_double_eq(number(root, "logprob_start_len"), -1);
+    json_decref(root);
+    struct tlr_net_ask draft = by_ids;
+    draft.n_checked = by_ids.n_ids - 2;
+    root = body(TLR_NET_SGLANG, &draft);
+    ck_assert_double_eq(number(root, "logprob_start_len"), 1);
+    ck_assert_double_eq(number(root, "top_logprobs_num"), 1);
     json_decref(root);
     root = body(TLR_NET_VLLM, &by_ids);
     check_ids(json_object_get(root, "prompt"));
