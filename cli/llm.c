@@ -106,6 +106,7 @@ static int net_options(struct tlr_net_options *o, const struct cli_llm_args *a,
     o->audit = a->audit;
     o->audit_no_text = a->audit_no_text;
     o->insecure = a->insecure;
+    o->gzip = a->gzip;
     o->plain_http = a->plain_http;
     o->timeout_s = a->timeout;
     o->n_attempts = (int)a->retries + 1;

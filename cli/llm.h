@@ -16,7 +16,7 @@ struct cli_llm_args {
     const char *llm, *api, *model, *key_file, *cacert, *audit, *price;
     double timeout, max_wait, max_cost;
     int64_t retries, max_calls, max_tokens;
-    bool insecure, offline, plain_http, audit_no_text;
+    bool insecure, offline, plain_http, audit_no_text, gzip;
     bool outlives_signal; /* no option: a signal does not end a wait */
 };
 
@@ -44,6 +44,9 @@ struct cli_llm_args {
     { .name = "llm-retries", .kind = CLI_INT,                                  \
       .at = offsetof(type, field.retries), .value = "N", .fallback = "2",      \
       .help = "ask again up to N times where that may help", .max = 100 },     \
+    { .name = "llm-gzip", .kind = CLI_FLAG, .at = offsetof(type, field.gzip),  \
+      .help = "send long questions packed; a server that refuses them, as "    \
+              "most do, is asked without from then on" },                      \
     { .name = "llm-max-calls", .kind = CLI_INT,                                \
       .at = offsetof(type, field.max_calls), .value = "N",                     \
       .help = "send the server at most N questions in this run", .min = 1,     \

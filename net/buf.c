@@ -2,7 +2,9 @@
  * for every escalation, and the wait for it is not hidden behind anything. */
 #include "net/buf.h"
 
+#include <limits.h>
 #include <string.h>
+#include <zlib.h>
 
 #include "base/mem.h"
 #include "base/span.h"
@@ -124,4 +126,23 @@ void tlr_buf_json(struct tlr_buf *b, const char *text, size_t n)
         i += len > 0 ? len : 1;
     }
     tlr_buf_put(b, "\"", 1);
+}
+
+void tlr_buf_gzip(struct tlr_buf *b, const void *bytes, size_t n)
+{
+    enum { GZIP_WINDOW = 15 + 16, LEVEL = 1, MEMORY = 8 };
+    z_stream z;
+    memset(&z, 0, sizeof z);
+    if (n > UINT_MAX || deflateInit2(&z, LEVEL, Z_DEFLATED, GZIP_WINDOW, MEMORY,
+                                     Z_DEFAULT_STRATEGY) != Z_OK)
+        return;
+    unsigned char *out = tlr_calloc(n + 1, 1);
+    z.next_in = (unsigned char *)(uintptr_t)bytes; /* zlib only reads there */
+    z.avail_in = (uInt)n;
+    z.next_out = out;
+    z.avail_out = (uInt)n;
+    if (out && deflate(&z, Z_FINISH) == Z_STREAM_END)
+        tlr_buf_put(b, out, z.total_out);
+    deflateEnd(&z);
+    tlr_free(out);
 }

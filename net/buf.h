@@ -26,5 +26,8 @@ void tlr_buf_int(struct tlr_buf *b, long long v);
 void tlr_buf_json(struct tlr_buf *b, const char *text, size_t n);
 /* A JSON list of numbers: "[1,2,3]". */
 void tlr_buf_ids(struct tlr_buf *b, const int32_t *ids, size_t n);
+/* n bytes as one gzip member (RFC 1952), fast rather than small.  Puts nothing where
+ * that would be longer than the bytes, or fails. */
+void tlr_buf_gzip(struct tlr_buf *b, const void *bytes, size_t n);
 
 #endif

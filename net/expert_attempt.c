@@ -15,7 +15,7 @@ int tlr_net_attempt_before(void *ctx, struct tlr_http_call *c, struct tlr_err *e
     struct tlr_net_slot *s = ctx;
     struct tlr_net *n = s->net;
     struct tlr_err why = TLR_ERR_INIT;
-    struct tlr_audit_entry e = {.path = c->path, .n_bytes = c->body.n,
+    struct tlr_audit_entry e = {.path = c->path, .n_bytes = c->packed.n > 0 ? c->packed.n : c->body.n,
                                 .n_tok = s->n_prefix, .text = s->text.ptr,
                                 .n_text = s->text.n};
     pthread_mutex_lock(&n->lock);
@@ -33,6 +33,9 @@ int tlr_net_attempt_before(void *ctx, struct tlr_http_call *c, struct tlr_err *e
     return rc ? tlr_err_set(err, rc, "%s: %s", n->url.base, why.text) : 0;
 }
 
+/* Less than a packet is not worth packing. */
+enum { GZIP_LEAST = 1400 };
+
 /* ids may be NULL where the prefix goes by text. */
 void tlr_net_attempt_build(struct tlr_net_slot *s, const int32_t *ids)
 {
@@ -46,6 +49,19 @@ void tlr_net_attempt_build(struct tlr_net_slot *s, const int32_t *ids)
         .is_strict = n->is_strict};
     tlr_buf_reset(&s->call.body);
     tlr_net_api(n->kind)->build(&s->call.body, &ask);
+    tlr_buf_reset(&s->call.packed);
+    if (n->o.gzip && !n->takes_no_gzip && s->call.body.n >= GZIP_LEAST)
+        tlr_buf_gzip(&s->call.packed, s->call.body.ptr, s->call.body.n);
+}
+
+/* Stock servers do not unpack questions: most say that it is no JSON. */
+static bool refuses_gzip(struct tlr_http_call *c, long status)
+{
+    static const long words[] = {400, 413, 415, 422, 500, 501};
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        if (c->packed.n > 0 && status == words[i])
+            return true;
+    return false;
 }
 
 /* Names change by date or path behind one endpoint; another family does not. */
@@ -138,6 +154,11 @@ int64_t tlr_net_attempt_after(void *ctx, struct tlr_http_call *c)
     struct tlr_net *n = s->net;
     long status = c->code ? 0 : c->status;
     int transfer = c->code;
+    if (refuses_gzip(c, status)) {
+        n->takes_no_gzip = true;
+        tlr_buf_reset(&c->packed);
+        return 0;
+    }
     int rc = read_reply(s);
     bool again = !transfer && status != 200 ? tlr_retry_may_help(0, status)
                                             : tlr_retry_may_help(rc, 0);

@@ -306,6 +306,7 @@ void tlr_http_call_clear(struct tlr_http *h, struct tlr_http_call *c)
         tlr_free(s);
     }
     tlr_buf_clear(&c->body);
+    tlr_buf_clear(&c->packed);
     tlr_buf_clear(&c->reply);
     memset(c, 0, sizeof *c);
 }

@@ -50,6 +50,7 @@ struct tlr_http_call {
     const char *path;      /* "/generate"; appended to the base */
     bool is_post;
     struct tlr_buf body;   /* JSON */
+    struct tlr_buf packed; /* the same by gzip, sent in its place; empty: not */
     uint64_t deadline_ns;  /* tlr_now_ns; no attempt goes on beyond it */
     /* Both run in the thread and may be NULL.  before: an error ends the call,
      * nothing is sent.  after: judges the attempt (code, err, status, reply),

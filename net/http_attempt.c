@@ -132,7 +132,11 @@ static int set_request(struct tlr_http *h, struct tlr_http_state *s)
         return tlr_err_set(&c->err, TLR_ELIMIT, "%s: the address is too long",
                            h->label);
     curl_easy_setopt(s->easy, CURLOPT_URL, url);
-    curl_easy_setopt(s->easy, CURLOPT_HTTPHEADER, s->headers);
+    static char gzip[] = "Content-Encoding: gzip";
+    const struct tlr_buf *body = c->packed.n > 0 ? &c->packed : &c->body;
+    s->encoding = (struct curl_slist){gzip, s->headers};
+    curl_easy_setopt(s->easy, CURLOPT_HTTPHEADER,
+                     body == &c->packed ? &s->encoding : s->headers);
     curl_easy_setopt(s->easy, CURLOPT_ERRORBUFFER, s->why);
     curl_easy_setopt(s->easy, CURLOPT_WRITEFUNCTION, take_body);
     curl_easy_setopt(s->easy, CURLOPT_WRITEDATA, s);
@@ -144,9 +148,9 @@ static int set_request(struct tlr_http *h, struct tlr_http_state *s)
     curl_easy_setopt(s->easy, CURLOPT_VERBOSE, 1L); /* to count_sent alone */
     if (c->is_post) {
         curl_easy_setopt(s->easy, CURLOPT_POST, 1L);
-        curl_easy_setopt(s->easy, CURLOPT_POSTFIELDS, c->body.ptr);
+        curl_easy_setopt(s->easy, CURLOPT_POSTFIELDS, body->ptr);
         curl_easy_setopt(s->easy, CURLOPT_POSTFIELDSIZE_LARGE,
-                         (curl_off_t)c->body.n);
+                         (curl_off_t)body->n);
     }
     return 0;
 }

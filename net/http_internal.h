@@ -15,6 +15,7 @@ struct tlr_http_state {
     CURL *easy;
     struct tlr_http_call *call;
     struct curl_slist *headers;
+    struct curl_slist encoding; /* before them, where the body is packed */
     char why[CURL_ERROR_SIZE];
     uint64_t begun_ns, due_ns; /* due: RESTING until then */
     size_t header_bytes;

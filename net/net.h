@@ -26,6 +26,7 @@ struct tlr_net_options {
     const char *audit;    /* file; NULL: none */
     bool audit_no_text;
     bool insecure;        /* certificates are not checked */
+    bool gzip;            /* long questions are packed, until they are refused */
     bool plain_http;      /* http to hosts other than loopback */
     bool offline;         /* nothing is opened: TLR_EUSAGE */
     double timeout_s;     /* of one ask with all its attempts */

@@ -64,6 +64,7 @@ struct tlr_net {
     char model[256];
     bool by_text, is_strict;
     atomic_bool tells_no_p; /* seen in a reply that should have had probabilities */
+    atomic_bool takes_no_gzip; /* it refused a packed question */
     atomic_bool checks_no_drafts; /* likewise, what it would have written itself */
     bool is_pinned; /* the user named the model */
     struct tlr_http_call probe;

@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #include "base/hash.h"
 #include "tests/net/hash_llm.h"
@@ -238,7 +239,7 @@ static bool spoil(struct server *s, int fd, enum fault f, int ms,
 
 struct request {
     char method[8], path[128];
-    bool has_key;
+    bool has_key, is_packed;
     char *body;
     size_t n_body;
 };
@@ -251,6 +252,7 @@ static bool take_head(const struct server *s, char *head, struct request *r)
     snprintf(want, sizeof want, "%s\r\n", s->o.key ? s->o.key : "");
     r->has_key = key && strncmp(key + 24, want, strlen(want)) == 0;
     r->n_body = length ? (size_t)atol(length + 17) : 0;
+    r->is_packed = strcasestr(head, "\r\nContent-Encoding: gzip\r\n") != NULL;
     return sscanf(head, "%7s %127s", r->method, r->path) == 2;
 }
 
@@ -299,20 +301,42 @@ static enum fault choose(struct server *s, bool is_question, int *ms)
     return f;
 }
 
+static size_t unpack(const struct request *r, char *out, size_t cap)
+{
+    enum { GZIP_WINDOW = 15 + 16 };
+    z_stream z;
+    memset(&z, 0, sizeof z);
+    ck_assert_int_eq(inflateInit2(&z, GZIP_WINDOW), Z_OK);
+    z.next_in = (unsigned char *)r->body;
+    z.avail_in = (uInt)r->n_body;
+    z.next_out = (unsigned char *)out;
+    z.avail_out = (uInt)cap;
+    ck_assert_int_eq(inflate(&z, Z_FINISH), Z_STREAM_END);
+    inflateEnd(&z);
+    return z.total_out;
+}
+
 static bool serve_one(struct server *s, int fd, const struct request *r)
 {
-    char *said = NULL;
+    char *said = NULL, text[16384];
+    const char *asked = r->body;
+    size_t n_asked = r->n_body;
     bool is_question, ok;
     int ms, status;
     pthread_mutex_lock(&s->lock);
     s->n.n_requests++;
     s->n.n_with_key += r->has_key;
     s->n.body_bytes += r->n_body;
+    s->n.n_packed += r->is_packed;
     int delay = s->delay_ms;
     pthread_mutex_unlock(&s->lock);
     if (s->o.key && !r->has_key)
         return send_json(fd, 401, "{\"error\":\"Unauthorized\"}", 24);
-    status = hash_reply(&s->o, r->method, r->path, r->body, r->n_body, &said,
+    if (r->is_packed && s->o.unpacks) {
+        n_asked = unpack(r, text, sizeof text);
+        asked = text;
+    }
+    status = hash_reply(&s->o, r->method, r->path, asked, n_asked, &said,
                         &is_question);
     enum fault f = choose(s, is_question, &ms);
     const char *body = said ? said : "{\"detail\":\"Not Found\"}";

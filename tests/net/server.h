@@ -70,6 +70,7 @@ struct server_options {
     bool leaves_end_out;     /* the id of the end is not in the ids */
     bool is_strict;          /* 400 for fields beyond OpenAI's standard */
     bool chat_only;          /* 404 for /v1/completions */
+    bool unpacks;            /* gzip; else it is no JSON to it */
     bool closes_idle;        /* closes after each answer without saying so */
     const char *content;     /* what every answer says as its text; NULL: its own */
 };
@@ -89,7 +90,7 @@ void server_spoil_mixed(struct server *s, double share, uint64_t seed);
 void server_delay(struct server *s, int ms);
 
 struct server_counts {
-    int n_requests, n_questions, n_connections, n_spoiled, n_with_key;
+    int n_requests, n_questions, n_connections, n_spoiled, n_with_key, n_packed;
     uint64_t body_bytes;
 };
 struct server_counts server_counts(const struct server *s);

@@ -2,6 +2,7 @@
  * a signal, and no more of them than a budget allows. */
 #include <string.h>
 
+#include "tests/net/hash_llm.h"
 #include "tests/net/loop.h"
 #include "tests/support/tlr_check.h"
 
@@ -221,6 +222,51 @@ START_TEST(interrupted)
 }
 END_TEST
 
+/* ---- gzip ---- */
+
+enum { LONG = 400 }; /* ids: some 1,500 bytes of JSON */
+
+static void check_ask(const struct loop *l, struct tlr_expert *e,
+                      const int32_t *ids, size_t n)
+{
+    struct tlr_expert_reply reply;
+    struct tlr_err err = TLR_ERR_INIT;
+    ck_assert_msg(!tlr_expert_ask(e, ids, n, 1, l->o.seam.n_ids, &reply, &err),
+                  "%s", err.text);
+    ck_assert_int_eq(reply.ids[0], hash_next(&l->o, ids, n, false));
+}
+
+/* _i: whether the server unpacks.  One that does not is asked again at once, and
+ * without from then on. */
+START_TEST(long_questions_are_packed)
+{
+    struct loop l = loop_open(TLR_NET_SGLANG);
+    l.o.unpacks = _i;
+    struct server *s = server_start(&l.o);
+    struct tlr_net_options o = loop_options(s);
+    o.gzip = true;
+    struct tlr_expert e;
+    struct tlr_net *n = loop_connect(&l, &o, &e);
+    int32_t ids[LONG];
+    for (int i = 0; i < LONG; i++)
+        ids[i] = 100 + i * 7 % 203;
+    struct server_counts before = server_counts(s), now;
+    check_ask(&l, &e, ids, 20);
+    ck_assert_int_eq(server_counts(s).n_packed, 0);
+    for (int i = 0; i < 3; i++)
+        check_ask(&l, &e, ids, (size_t)(LONG - i));
+    now = server_counts(s);
+    ck_assert_int_eq(now.n_packed, _i ? 3 : 1);
+    ck_assert_int_eq(now.n_requests - before.n_requests, _i ? 4 : 5);
+    uint64_t bytes = now.body_bytes - before.body_bytes;
+    ck_assert_msg(_i ? bytes < 3 * 1400 : bytes > 3 * 1400, "%llu",
+                  (unsigned long long)bytes);
+    tlr_net_close(n);
+    server_stop(s);
+    loop_close(&l);
+}
+END_TEST
+
 Suite *suite_asks(void);
 Suite *suite_asks(void)
 {
@@ -234,6 +280,7 @@ Suite *suite_asks(void)
     tcase_add_test(t, many_at_once);
     tcase_add_test(t, warm_up);
     tcase_add_test(t, interrupted);
+    tcase_add_loop_test(t, long_questions_are_packed, 0, 2);
     suite_add_tcase(s, t);
     return s;
 }
