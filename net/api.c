@@ -23,6 +23,13 @@ enum tlr_net_api_kind tlr_net_api_find(const char *name)
     return TLR_NET_AUTO;
 }
 
+static void drop_rivals(struct tlr_net_answer *a)
+{
+    tlr_free(a->drafted);
+    a->drafted = a->rivals = NULL;
+    a->n_rivals = 0;
+}
+
 void tlr_net_answer_begin(struct tlr_net_answer *a)
 {
     tlr_buf_reset(&a->text);
@@ -30,9 +37,7 @@ void tlr_net_answer_begin(struct tlr_net_answer *a)
     a->n_ids = -1;
     for (int i = 0; i < TLR_NET_IDS_MAX; i++)
         a->p[i] = NAN;
-    tlr_free(a->drafted);
-    a->drafted = a->rivals = NULL;
-    a->n_rivals = 0;
+    drop_rivals(a);
     a->finish = TLR_NET_GOES_ON;
     a->end_id = -1;
     a->n_cached = -1;
@@ -43,9 +48,7 @@ void tlr_net_answer_begin(struct tlr_net_answer *a)
 void tlr_net_answer_clear(struct tlr_net_answer *a)
 {
     tlr_buf_clear(&a->text);
-    tlr_free(a->drafted);
-    a->drafted = a->rivals = NULL;
-    a->n_rivals = 0;
+    drop_rivals(a);
 }
 
 void tlr_net_take_log_p(struct tlr_net_answer *a, size_t i, const json_t *log_p)

@@ -44,6 +44,14 @@ static void take_probabilities(struct tlr_net_answer *out, const json_t *triples
                            json_array_get(json_array_get(triples, i), 0));
 }
 
+/* -1: it has none. */
+static int32_t id_of_triple(const json_t *triple)
+{
+    const json_t *id = json_array_get(triple, 1);
+    json_int_t v = json_is_integer(id) ? json_integer_value(id) : -1;
+    return v >= 0 && v <= INT32_MAX ? (int32_t)v : -1;
+}
+
 static int ids_of_triples(struct tlr_net_answer *out, const json_t *triples,
                           struct tlr_err *err)
 {
@@ -53,23 +61,14 @@ static int ids_of_triples(struct tlr_net_answer *out, const json_t *triples,
                            "reply: meta_info.output_token_logprobs: %zu tokens",
                            n);
     for (size_t i = 0; i < n; i++) {
-        const json_t *id = json_array_get(json_array_get(triples, i), 1);
-        json_int_t v = json_is_integer(id) ? json_integer_value(id) : -1;
-        if (v < 0 || v > INT32_MAX)
+        out->ids[i] = id_of_triple(json_array_get(triples, i));
+        if (out->ids[i] < 0)
             return tlr_err_set(err, TLR_EFORMAT,
                                "reply: meta_info.output_token_logprobs: "
                                "element %zu: expected a token id second", i);
-        out->ids[i] = (int32_t)v;
     }
     out->n_ids = (int)n;
     return 0;
-}
-
-static int32_t id_of_triple(const json_t *triple)
-{
-    const json_t *id = json_array_get(triple, 1);
-    json_int_t v = json_is_integer(id) ? json_integer_value(id) : -1;
-    return v >= 0 && v <= INT32_MAX ? (int32_t)v : -1;
 }
 
 /* Both lists end with the prefix's last id; where they begin is the server's. */
@@ -138,5 +137,6 @@ static int read_answer(struct tlr_net_answer *out, const json_t *root,
 
 const struct tlr_net_api tlr_net_api_sglang = {
     .name = "sglang", .path = "/generate", .build = build, .read = read_answer,
-    .takes_ids = true, .checks_drafts = true, .adds_bos = true, .tokenize_path = "/tokenize",
+    .takes_ids = true, .checks_drafts = true, .adds_bos = true,
+    .tokenize_path = "/tokenize",
     .tokenize_text = "prompt", .tokenize_more = ",\"add_special_tokens\":false"};

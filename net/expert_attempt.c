@@ -15,7 +15,8 @@ int tlr_net_attempt_before(void *ctx, struct tlr_http_call *c, struct tlr_err *e
     struct tlr_net_slot *s = ctx;
     struct tlr_net *n = s->net;
     struct tlr_err why = TLR_ERR_INIT;
-    struct tlr_audit_entry e = {.path = c->path, .n_bytes = c->packed.n > 0 ? c->packed.n : c->body.n,
+    const struct tlr_buf *body = c->packed.n > 0 ? &c->packed : &c->body;
+    struct tlr_audit_entry e = {.path = c->path, .n_bytes = body->n,
                                 .n_tok = s->n_prefix, .text = s->text.ptr,
                                 .n_text = s->text.n};
     pthread_mutex_lock(&n->lock);

@@ -403,28 +403,22 @@ static int ask(void *self, const int32_t *ids, size_t n_ids, int n_tok,
     return rc ? rc : wait(self, ticket, -1, out, err);
 }
 
-/* One call for all positions, where the server tells what it would have written in
- * the place of a prompt's tokens; else one for each. */
+/* One call for all positions.  TLR_ENOTFOUND where the server does not tell what it
+ * would have written in the place of a prompt's tokens, and for a single position,
+ * which needs nothing of the kind. */
 static int ask_each(void *self, const int32_t *ids, size_t n_ids, size_t first,
                     int32_t *out, struct tlr_err *err)
 {
     struct tlr_net *n = self;
     struct tlr_net_draft d = {ids, n_ids, first, out};
     struct tlr_expert_reply reply;
-    struct tlr_err why = TLR_ERR_INIT;
     uint64_t ticket;
-    if (n_ids - first > 1 && !n->checks_no_drafts) {
-        int rc = send(n, ids, n_ids, 1, &d, &ticket, &why);
-        rc = rc ? rc : wait(n, ticket, -1, &reply, &why);
-        if (rc != TLR_ENOTFOUND)
-            return rc ? tlr_err_set(err, rc, "%s", why.text) : 0;
+    if (n_ids - first < 2 || n->checks_no_drafts)
+        return TLR_ENOTFOUND;
+    int rc = send(n, ids, n_ids, 1, &d, &ticket, err);
+    rc = rc ? rc : wait(n, ticket, -1, &reply, err);
+    if (rc == TLR_ENOTFOUND)
         n->checks_no_drafts = true;
-    }
-    int rc = 0;
-    for (size_t i = first; i < n_ids && !rc; i++) {
-        rc = ask(n, ids, i + 1, 1, &reply, err);
-        out[i - first] = rc ? -1 : reply.ids[0];
-    }
     return rc;
 }
 

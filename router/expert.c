@@ -150,10 +150,15 @@ int tlr_expert_ask_each(struct tlr_expert *e, const int32_t *ids, size_t n,
                            "%s: asked after positions %zu to %zu", e->name,
                            first, n);
     if (e->ops->ask_each) {
-        rc = e->ops->ask_each(e->self, ids, n, first, out, err);
+        struct tlr_err why = TLR_ERR_INIT;
+        rc = e->ops->ask_each(e->self, ids, n, first, out, &why);
+        if (rc && rc != TLR_ENOTFOUND)
+            return tlr_err_set(err, rc, "%s", why.text);
         for (size_t i = first; i < n && !rc; i++)
             rc = check_id(e, out[i - first], n_ids, err);
-        return rc;
+        if (rc != TLR_ENOTFOUND)
+            return rc;
+        rc = 0;
     }
     for (size_t i = first; i < n && !rc; i++) {
         struct tlr_expert_reply reply;

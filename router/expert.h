@@ -53,7 +53,8 @@ struct tlr_expert_ops {
     int (*ask)(void *self, const int32_t *ids, size_t n, int n_tok,
                struct tlr_expert_reply *out, struct tlr_err *err);
     /* The greedy token after every prefix ids[0..i], i = first..n-1, into
-     * out[i - first]: labels.  NULL: the caller asks one by one. */
+     * out[i - first]: labels.  NULL, or TLR_ENOTFOUND: the caller asks one by
+     * one. */
     int (*ask_each)(void *self, const int32_t *ids, size_t n, size_t first,
                     int32_t *out, struct tlr_err *err);
     void (*close)(void *self);

@@ -90,8 +90,8 @@ size_t tlr_router_scratch(const struct tlr_router *r);
  * features [n_features] or NULL, all finite; scratch [tlr_router_scratch].
  * The rows of W1 are shared out to pool's threads; with NULL the caller's
  * computes them all.  Allocates nothing; several threads may evaluate one
- * router, each with a pool and scratch of its own.  The same bits with any pool and at every level of the kernels, whose
- * default is the machine's best. */
+ * router, each with a pool and scratch of its own.  The same bits with any pool
+ * and at every level of the kernels, whose default is the machine's best. */
 float tlr_router_logit(const struct tlr_router *r, struct tlr_pool *pool,
                        const float *hidden, const float *features,
                        float *scratch);

@@ -110,20 +110,6 @@ static double rate(const struct bench *b, const struct outcome *o)
     return b->n_tok / o->seconds;
 }
 
-static int compare_floats(const void *a, const void *b)
-{
-    float x = *(const float *)a, y = *(const float *)b;
-    return (x > y) - (x < y);
-}
-
-static double median_wait(struct bench *b)
-{
-    if (b->n_waits == 0)
-        return NAN;
-    qsort(b->waits_ms, b->n_waits, sizeof *b->waits_ms, compare_floats);
-    return (double)b->waits_ms[b->n_waits / 2];
-}
-
 static json_t *real(double v)
 {
     return isfinite(v) ? json_real(v) : json_null();
@@ -152,7 +138,8 @@ static void print_row(const struct bench *b, const struct row *r)
         "rtt_ms", r->rtt_ms, "llm_ms", b->a.llm_ms, "routed_share",
         kept / b->n_tok, "agree_top1", (double)r->oracle->n_top1 / of,
         "agree_top4", (double)r->oracle->n_top4 / of, "speculate", r->calls,
-        "lanes", r->n_lanes, "tok_s", "small_only", speeds[0], "serial", speeds[1], "optimistic",
+        "lanes", r->n_lanes, "tok_s", "small_only", speeds[0], "serial",
+        speeds[1], "optimistic",
         speeds[2], "over_serial", speeds[2] / speeds[1], "of_small_only",
         speeds[2] / speeds[0], "identical", r->is_identical, "calls_per_kept",
         (double)n->n_calls / kept, "hidden_ms", fmax(wait - exposed, 0),
@@ -238,7 +225,7 @@ static int measure_rtt(struct bench *b, struct oracle *o, double rtt_ms,
     /* Beyond the server's own time, which is longer than the latency: it oversleeps. */
     double server_ms = l.server ? loopback_took_ms(l.server)
                                 : l.wire.latency_ms;
-    r.overhead_ms = median_wait(b) - server_ms;
+    r.overhead_ms = median_of(b->waits_ms, b->n_waits) - server_ms;
     rc = rc ? rc : write_text(b, &plain, b->second, &r.small, err);
     if (!rc)
         fprintf(stderr, "serial: %d connections, server %.3f ms\n",

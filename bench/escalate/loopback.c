@@ -230,12 +230,18 @@ static int compare_floats(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+double median_of(float *v, size_t n)
+{
+    if (n == 0)
+        return NAN;
+    qsort(v, n, sizeof *v, compare_floats);
+    return (double)v[n / 2];
+}
+
 double loopback_took_ms(struct loopback *s)
 {
     pthread_mutex_lock(&s->asking);
-    size_t n = s->n_took;
-    qsort(s->took_ms, n, sizeof *s->took_ms, compare_floats);
-    double ms = n > 0 ? (double)s->took_ms[n / 2] : (double)NAN;
+    double ms = median_of(s->took_ms, s->n_took);
     pthread_mutex_unlock(&s->asking);
     return ms;
 }

@@ -17,6 +17,8 @@ int loopback_open(struct loopback **out, struct tlr_expert *llm,
                   const struct tlr_model *like, struct tlr_err *err);
 void loopback_close(struct loopback *s); /* NULL is allowed */
 void loopback_set(struct loopback *s, double latency_ms, double think_ms);
+/* Sorts v; NaN without any. */
+double median_of(float *v, size_t n);
 /* Median time from an asked request's last byte to its reply's first, so far: the
  * latency, and what the system overslept; NaN without any. */
 double loopback_took_ms(struct loopback *s);
